@@ -1,0 +1,2 @@
+//! The `kaapana-agent` binary.
+fn main() {}
