@@ -1,0 +1,106 @@
+//! How a module fails.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+/// What every module family's own error type says beside its message and source chain.
+pub trait ModuleFailure: Error + Send + Sync + 'static {
+    /// Stable code, e.g. `postgresql::dump_cut_short`.
+    fn code(&self) -> &'static str;
+
+    /// What the admin should do next.
+    fn help(&self) -> Option<String> {
+        None
+    }
+
+    /// Return values that are known in spite of the failure (`rc`, `stdout`, …).
+    fn result(&self) -> Map<String, Value> {
+        Map::new()
+    }
+}
+
+/// A module did not come to a good end.
+#[derive(Debug)]
+pub enum ModuleError {
+    /// The run was interrupted; the module has cleaned up after itself as far as it can.
+    Cancelled,
+    /// The work failed.
+    Failed(Box<dyn ModuleFailure>),
+}
+
+impl fmt::Display for ModuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancelled => f.write_str("interrupted"),
+            Self::Failed(failure) => failure.fmt(f),
+        }
+    }
+}
+
+impl Error for ModuleError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Cancelled => None,
+            Self::Failed(failure) => failure.source(),
+        }
+    }
+}
+
+impl<F: ModuleFailure> From<F> for ModuleError {
+    fn from(failure: F) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+}
+
+/// The operating system refused an operation on a path. Shared by all families.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {action} {}", path.display())]
+pub struct PathError {
+    /// Verb, e.g. `create`.
+    pub action: &'static str,
+    /// The path.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl PathError {
+    /// Returns a closure for `map_err`.
+    pub fn on(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+impl ModuleFailure for PathError {
+    fn code(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "files::disk_full",
+            io::ErrorKind::PermissionDenied => "files::permission_denied",
+            io::ErrorKind::NotFound => "files::not_found",
+            io::ErrorKind::ReadOnlyFilesystem => "files::read_only",
+            _ => "files::io",
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        Some(match self.source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "free space on that filesystem, then run the playbook again; it continues here"
+                    .into()
+            }
+            io::ErrorKind::PermissionDenied => {
+                "run as root, or give this user the right to the path".into()
+            }
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,224 @@
+//! What a module is, as the engine and the validator see it.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::context::TaskContext;
+use super::error::ModuleError;
+
+/// What running a module twice means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Looks only; nothing on the host changes, so running it again is always right.
+    ReadOnly,
+    /// Describes a state and brings the host there; runs again when its arguments change.
+    Converging,
+    /// Does something that must not happen twice; changed arguments after success stop the run.
+    OneWay,
+}
+
+/// What `check` found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plan {
+    /// The effect is already there.
+    InSync,
+    /// What would change, one line each.
+    NeedsChange(Vec<String>),
+    /// The module cannot tell without doing it; check mode skips it.
+    CannotPredict,
+}
+
+/// A file that a task made and whose content its result vouches for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputFile {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of the content, hex.
+    pub sha256: String,
+}
+
+/// A task's good end.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outcome {
+    /// Whether the host changed.
+    pub changed: bool,
+    /// Return values, as `register` sees them; `changed` and `failed` are added by the engine.
+    pub result: Map<String, Value>,
+    /// Files made.
+    pub outputs: Vec<OutputFile>,
+    /// One line for people, e.g. `65 tables, 335,120 rows`.
+    pub summary: Option<String>,
+}
+
+impl Outcome {
+    /// The host is as described; nothing was changed.
+    #[must_use]
+    pub fn ok() -> Self {
+        Self::default()
+    }
+
+    /// The host was changed.
+    #[must_use]
+    pub fn changed() -> Self {
+        Self {
+            changed: true,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a return value.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.result.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Adds the line for people.
+    #[must_use]
+    pub fn summary(mut self, text: impl Into<String>) -> Self {
+        self.summary = Some(text.into());
+        self
+    }
+
+    /// Adds a file that was made.
+    #[must_use]
+    pub fn output(mut self, file: OutputFile) -> Self {
+        self.outputs.push(file);
+        self
+    }
+}
+
+/// What became of an attempt that was started and never finished.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Recovery {
+    /// The effect is there, whole; this is the result it would have had.
+    Done(Outcome),
+    /// The effect is not there; the attempt's own left-overs have been cleaned up, it can run again.
+    NotDone,
+    /// Cannot be told; the operator decides.
+    Unknown {
+        /// What the task was doing, e.g. `running the command …`.
+        doing: String,
+        /// What is on the host now.
+        found: String,
+    },
+}
+
+/// One task's work, its arguments already rendered and typed.
+#[async_trait]
+pub trait Module: Send + Sync {
+    /// Files on this host whose content belongs to the task's fingerprint (absolute paths).
+    fn input_files(&self, _ctx: &TaskContext) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// Looks whether the effect is there, and changes nothing.
+    async fn check(&self, ctx: &TaskContext) -> Result<Plan, ModuleError>;
+
+    /// Returns what `recover` will need after a crash (the source's inode, a marker's name). The
+    /// engine writes it to the journal, synced, before `apply` begins. Changes nothing on the host.
+    async fn prepare(&self, _ctx: &TaskContext) -> Result<Value, ModuleError> {
+        Ok(Value::Null)
+    }
+
+    /// Brings the effect about. When this returns `Ok`, the effect is durable (fsynced).
+    ///
+    /// When `ctx.cancel` fires, stops its work, cleans up what it left, and returns
+    /// [`ModuleError::Cancelled`].
+    async fn apply(&self, ctx: &TaskContext, intent: &Value) -> Result<Outcome, ModuleError>;
+
+    /// Tells what became of an attempt that never finished (SIGKILL, power loss), given the intent
+    /// that was journaled for it and the attempt's id in `ctx.interrupted_attempt`.
+    async fn recover(&self, ctx: &TaskContext, intent: &Value) -> Result<Recovery, ModuleError>;
+}
+
+/// A module's static side: what the registry, the validator and the reference pages need.
+pub trait TypedModule: Module + DeserializeOwned + JsonSchema + Sized + 'static {
+    /// Ansible's short name, where Ansible has the module.
+    const NAME: &'static str;
+    /// Fully-qualified names that are accepted too.
+    const ALIASES: &'static [&'static str];
+    /// What running it twice means.
+    const KIND: Kind;
+    /// One sentence.
+    const SUMMARY: &'static str;
+    /// A YAML task that uses it.
+    const EXAMPLE: &'static str;
+    /// Argument that a bare text value fills (`command: ls`), where the module has one.
+    const FREE_FORM: Option<&'static str> = None;
+    /// Arguments that hold Jinja expressions without braces (`assert: that:`). The engine evaluates
+    /// them: each expression text becomes `{"expression": text, "value": value}`.
+    const EXPRESSIONS: &'static [&'static str] = &[];
+}
+
+/// A module as the registry lists it.
+#[derive(Clone, Copy)]
+pub struct ModuleSpec {
+    /// See [`TypedModule::NAME`].
+    pub name: &'static str,
+    /// See [`TypedModule::ALIASES`].
+    pub aliases: &'static [&'static str],
+    /// See [`TypedModule::KIND`].
+    pub kind: Kind,
+    /// See [`TypedModule::SUMMARY`].
+    pub summary: &'static str,
+    /// See [`TypedModule::EXAMPLE`].
+    pub example: &'static str,
+    /// See [`TypedModule::FREE_FORM`].
+    pub free_form: Option<&'static str>,
+    /// See [`TypedModule::EXPRESSIONS`].
+    pub expressions: &'static [&'static str],
+    /// JSON Schema of the arguments.
+    pub schema: fn() -> schemars::Schema,
+    /// Reads rendered, coerced arguments. The error names the argument's path and what is wrong.
+    pub build: fn(Value) -> Result<Box<dyn Module>, ArgumentError>,
+}
+
+impl std::fmt::Debug for ModuleSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModuleSpec")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Rendered arguments do not fit the module.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("argument `{path}`: {message}")]
+pub struct ArgumentError {
+    /// Path inside the arguments, e.g. `env.POSTGRES_DB`; empty for the whole.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Makes the registry's entry for a typed module.
+#[must_use]
+pub fn spec_of<T: TypedModule>() -> ModuleSpec {
+    ModuleSpec {
+        name: T::NAME,
+        aliases: T::ALIASES,
+        kind: T::KIND,
+        summary: T::SUMMARY,
+        example: T::EXAMPLE,
+        free_form: T::FREE_FORM,
+        expressions: T::EXPRESSIONS,
+        schema: || schemars::schema_for!(T),
+        build: |arguments| {
+            serde_path_to_error::deserialize::<_, T>(arguments)
+                .map(|module| Box::new(module) as Box<dyn Module>)
+                .map_err(|error| ArgumentError {
+                    path: error.path().to_string(),
+                    message: error.into_inner().to_string(),
+                })
+        },
+    }
+}

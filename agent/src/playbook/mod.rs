@@ -1,0 +1,3 @@
+//! Playbook text -> typed playbook with source positions; variables, templates, validation.
+
+pub mod model;

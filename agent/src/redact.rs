@@ -1,0 +1,115 @@
+//! Keeps secrets out of everything that is printed or written.
+
+use std::sync::{Arc, RwLock};
+
+use serde_json::Value;
+
+/// What stands where a secret was.
+pub const HIDDEN: &str = "[hidden]";
+
+/// Knows the secret strings of a run and cuts them out of texts and values. Clones share what is known.
+#[derive(Clone, Default)]
+pub struct Redactor {
+    secrets: Arc<RwLock<Vec<String>>>,
+}
+
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Redactor")
+    }
+}
+
+impl Redactor {
+    /// Adds every text inside `value`. Texts under three characters would cut up innocent ones and are
+    /// not added.
+    pub fn add(&self, value: &Value) {
+        match value {
+            Value::String(text) if text.chars().count() >= 3 => {
+                let mut secrets = self.secrets.write().unwrap_or_else(|e| e.into_inner());
+                if !secrets.contains(text) {
+                    secrets.push(text.clone());
+                    // Longest first, so that a secret inside another does not leave its rest behind.
+                    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.add(item)),
+            Value::Object(map) => map.values().for_each(|item| self.add(item)),
+            _ => {}
+        }
+    }
+
+    /// Returns the text without secrets.
+    #[must_use]
+    pub fn text(&self, text: &str) -> String {
+        let secrets = self.secrets.read().unwrap_or_else(|e| e.into_inner());
+        let mut text = text.to_owned();
+        for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+            if text.contains(secret.as_str()) {
+                text = text.replace(secret.as_str(), HIDDEN);
+            }
+        }
+        text
+    }
+
+    /// Returns the value with every secret text, and every value under a password-like key, hidden.
+    #[must_use]
+    pub fn value(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.text(text)),
+            Value::Array(items) => items.iter().map(|item| self.value(item)).collect(),
+            Value::Object(map) => map
+                .iter()
+                .map(|(key, item)| {
+                    let hide = is_secret_name(key) && !item.is_null() && !item.is_boolean();
+                    (
+                        key.clone(),
+                        if hide {
+                            HIDDEN.into()
+                        } else {
+                            self.value(item)
+                        },
+                    )
+                })
+                .collect(),
+            other => other.clone(),
+        }
+    }
+}
+
+/// Tells whether an argument or environment variable of this name holds a secret.
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    [
+        "password",
+        "passwd",
+        "passphrase",
+        "secret",
+        "token",
+        "private_key",
+    ]
+    .iter()
+    .any(|part| name.ends_with(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn secrets_vanish_from_texts_keys_and_nested_values() {
+        let redactor = Redactor::default();
+        redactor.add(&json!({"a": ["hunter2-long", "hunter2"]}));
+        assert_eq!(
+            redactor.text("x hunter2-long y hunter2"),
+            "x [hidden] y [hidden]"
+        );
+        let shown =
+            redactor.value(&json!({"env": {"POSTGRES_PASSWORD": "pacs"}, "cmd": "hunter2"}));
+        assert_eq!(
+            shown,
+            json!({"env": {"POSTGRES_PASSWORD": HIDDEN}, "cmd": HIDDEN})
+        );
+    }
+}
