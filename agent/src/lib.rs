@@ -8,3 +8,4 @@ pub mod modules;
 pub mod playbook;
 pub mod redact;
 pub mod source;
+pub mod state;
