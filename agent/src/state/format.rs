@@ -144,6 +144,9 @@ pub enum Body {
         reason: String,
         /// Who.
         user: String,
+        /// What the task depends on at the time of the answer; `done` holds for this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<Fingerprint>,
     },
     /// A handler is due.
     HandlerNotified {

@@ -199,12 +199,7 @@ impl History {
                     self.set(task, known);
                 }
             }
-            Body::TaskResolved {
-                task,
-                answer,
-                reason,
-                user,
-            } => self.resolve(record, task, *answer, (reason.as_str(), user.as_str())),
+            Body::TaskResolved { .. } => self.resolve(record),
             Body::HandlerNotified { task, .. } => {
                 if !self.pending_handlers.contains(task) {
                     self.pending_handlers.push(task.clone());
@@ -277,33 +272,41 @@ impl History {
         })))
     }
 
-    fn resolve(
-        &mut self,
-        record: &Record,
-        task: &str,
-        answer: Answer,
-        (reason, user): (&str, &str),
-    ) {
+    fn resolve(&mut self, record: &Record) {
+        let Body::TaskResolved { task, answer, reason, user, fingerprint } = &record.body else {
+            return;
+        };
         let now = match (answer, self.tasks.get(task)) {
-            (Answer::Done, Some(TaskHistory::Interrupted(attempt))) => {
+            (Answer::Redo, _) => TaskHistory::Redo { user: user.clone(), reason: reason.clone() },
+            (Answer::Done, Some(TaskHistory::Finished(finished))) => {
+                let mut finished = finished.clone();
+                if let Some(fingerprint) = fingerprint {
+                    finished.fingerprint = fingerprint.clone();
+                }
+                TaskHistory::Finished(finished)
+            }
+            (Answer::Done, known) => {
+                let attempt = match known {
+                    Some(TaskHistory::Interrupted(attempt)) => Some(attempt),
+                    _ => None,
+                };
+                let print = fingerprint.clone().or(attempt.map(|known| known.fingerprint.clone()));
+                let Some(fingerprint) = print else { return };
                 TaskHistory::Finished(Box::new(Finished {
                     run: record.run.clone(),
                     time: record.time,
                     status: TaskStatus::Changed,
                     how: How::AlreadyDone,
-                    fingerprint: attempt.fingerprint.clone(),
-                    arguments: attempt.arguments.clone(),
-                    result: serde_json::json!({"changed": true, "resolved_by": user}),
+                    fingerprint,
+                    arguments: attempt.map_or(Value::Null, |known| known.arguments.clone()),
+                    result: serde_json::json!({
+                        "changed": true, "failed": false, "resolved_by": user,
+                    }),
                     outputs: Vec::new(),
                     summary: Some(format!("{user} says it is done: {reason}")),
                     duration_ms: 0,
                 }))
             }
-            (Answer::Done, _) => return,
-            (Answer::Redo, _) => TaskHistory::Redo {
-                user: user.to_owned(),
-                reason: reason.to_owned(),
-            },
         };
         self.set(task, now);
     }

@@ -30,19 +30,7 @@ impl Lock {
             .map_err(StateError::io("open", path))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                // The text is a courtesy: an unreadable one must not hide that the lock is held.
-                let _ = file.read_to_string(&mut text);
-                let holder = match text.trim() {
-                    "" => "an unknown process".to_owned(),
-                    text => text.to_owned(),
-                };
-                return Err(StateError::Locked {
-                    path: path.to_path_buf(),
-                    holder,
-                });
-            }
+            Err(TryLockError::WouldBlock) => return Err(locked(path, &mut file)),
             Err(TryLockError::Error(source)) => return Err(StateError::io("lock", path)(source)),
         }
         file.set_len(0).map_err(StateError::io("write", path))?;
@@ -55,11 +43,35 @@ impl Lock {
         })
     }
 
+    /// Looks whether somebody holds the lock, without taking it for longer than the look.
+    ///
+    /// # Errors
+    /// As [`Lock::take`].
+    pub fn look(path: &Path) -> Result<(), StateError> {
+        let mut file = File::open(path).map_err(StateError::io("open", path))?;
+        match file.try_lock_shared() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(locked(path, &mut file)),
+            Err(TryLockError::Error(source)) => Err(StateError::io("lock", path)(source)),
+        }
+    }
+
     /// The lock file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+fn locked(path: &Path, file: &mut File) -> StateError {
+    let mut text = String::new();
+    // The text is a courtesy: an unreadable one must not hide that the lock is held.
+    let _ = file.read_to_string(&mut text);
+    let holder = match text.trim() {
+        "" => "an unknown process".to_owned(),
+        text => text.to_owned(),
+    };
+    StateError::Locked { path: path.to_path_buf(), holder }
 }
 
 #[cfg(test)]
