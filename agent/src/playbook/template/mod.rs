@@ -25,6 +25,7 @@ use self::value::{from_json, to_json};
 use super::model::{Node, NodeKind};
 use crate::source::{Location, Problem, SourceFile};
 
+pub(crate) use self::error::undefined_name;
 pub(crate) use self::inspect::Inspected;
 pub(crate) use self::position::locate;
 pub(crate) use self::text::is_template;
