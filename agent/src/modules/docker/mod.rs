@@ -1,9 +1,34 @@
-//! Modules for the Docker Engine.
+//! Modules for the Docker Engine, and the containers of services.
 
-use super::module::ModuleSpec;
+mod arguments;
+pub mod client;
+mod compare;
+mod container;
+mod container_exec;
+mod copy_from;
+pub mod error;
+pub mod exec;
+mod image;
+pub(crate) mod lifecycle;
+pub mod service;
+mod spec;
+
+pub use container_exec::DockerContainerExec;
+pub(crate) use container_exec::target;
+pub use copy_from::DockerContainerCopyFrom;
+pub use error::DockerError;
+pub use image::DockerImage;
+pub use spec::DockerContainer;
+
+use super::module::{ModuleSpec, spec_of};
 
 /// Returns this family's modules.
 #[must_use]
 pub fn modules() -> Vec<ModuleSpec> {
-    Vec::new()
+    vec![
+        spec_of::<DockerContainer>(),
+        spec_of::<DockerContainerExec>(),
+        spec_of::<DockerContainerCopyFrom>(),
+        spec_of::<DockerImage>(),
+    ]
 }

@@ -1,0 +1,320 @@
+//! Looking at containers, making, starting, stopping and removing them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::container::LogOutput;
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
+use bollard::query_parameters::{
+    CreateContainerOptions, InspectContainerOptions, KillContainerOptions, LogsOptions,
+    RemoveContainerOptions, StartContainerOptions,
+};
+use futures_util::StreamExt;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::Instant;
+
+use super::error::DockerError;
+
+/// How long a container may take to stop unless its arguments say otherwise. A database flushes all
+/// of its memory to disk first.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Returns what Docker knows of a container, or nothing when there is none.
+///
+/// # Errors
+/// Docker refuses or does not answer.
+pub async fn inspect(
+    docker: &Docker,
+    name: &str,
+) -> Result<Option<ContainerInspectResponse>, DockerError> {
+    let answer = docker
+        .inspect_container(name, None::<InspectContainerOptions>)
+        .await;
+    match answer.map_err(DockerError::api(format!("inspect container {name}"))) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the id of an image that is on this host.
+///
+/// # Errors
+/// It is not, or Docker does not answer.
+pub async fn image_id(docker: &Docker, image: &str) -> Result<String, DockerError> {
+    let found = docker.inspect_image(image).await;
+    match found.map_err(DockerError::api(format!("inspect image {image}"))) {
+        Ok(found) => Ok(found.id.unwrap_or_default()),
+        Err(error) if error.is_not_found() => Err(DockerError::NoImage {
+            image: image.to_owned(),
+            tried: String::new(),
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// Tells whether the container runs.
+#[must_use]
+pub fn is_running(found: &ContainerInspectResponse) -> bool {
+    found
+        .state
+        .as_ref()
+        .and_then(|state| state.running)
+        .unwrap_or(false)
+}
+
+/// Makes a container and returns its id.
+///
+/// # Errors
+/// Docker refuses: no such image, name taken, source missing.
+pub async fn create(
+    docker: &Docker,
+    name: Option<&str>,
+    body: ContainerCreateBody,
+) -> Result<String, DockerError> {
+    let image = body.image.clone().unwrap_or_default();
+    let options = CreateContainerOptions {
+        name: name.map(str::to_owned),
+        platform: String::new(),
+    };
+    let created = docker.create_container(Some(options), body).await;
+    let action = format!("create container {}", name.unwrap_or(&image));
+    match created.map_err(DockerError::api(action)) {
+        Ok(created) => Ok(created.id),
+        Err(error) if error.is_not_found() => Err(DockerError::NoImage {
+            image,
+            tried: String::new(),
+        }),
+        Err(DockerError::Api {
+            status: Some(400),
+            message,
+            ..
+        }) if message.contains("bind source path does not exist") => {
+            let path = message.rsplit(": ").next().unwrap_or_default();
+            Err(DockerError::BindSourceMissing {
+                path: PathBuf::from(path),
+                target: "?".into(),
+            })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Starts a container.
+///
+/// # Errors
+/// Docker refuses.
+pub async fn start(docker: &Docker, name: &str) -> Result<(), DockerError> {
+    docker
+        .start_container(name, None::<StartContainerOptions>)
+        .await
+        .map_err(DockerError::api(format!("start container {name}")))
+}
+
+/// Removes a container that does not run. One that is already gone is fine.
+///
+/// # Errors
+/// Docker refuses.
+pub async fn remove(docker: &Docker, name: &str) -> Result<(), DockerError> {
+    // Anonymous volumes (the image's VOLUME that nothing was mounted over) go with it.
+    let options = RemoveContainerOptions {
+        v: true,
+        force: false,
+        link: false,
+    };
+    let removed = docker.remove_container(name, Some(options)).await;
+    match removed.map_err(DockerError::api(format!("remove container {name}"))) {
+        Err(DockerError::Api {
+            status: Some(404), ..
+        }) => Ok(()),
+        // `auto_remove` is at it.
+        Err(DockerError::Api {
+            status: Some(409),
+            message,
+            ..
+        }) if message.contains("already in progress") => wait_gone(docker, name).await,
+        other => other,
+    }
+}
+
+async fn wait_gone(docker: &Docker, name: &str) -> Result<(), DockerError> {
+    for _ in 0..300 {
+        if inspect(docker, name).await?.is_none() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(DockerError::Api {
+        action: format!("remove container {name}"),
+        message: "it is still being removed after 30 s".into(),
+        status: None,
+    })
+}
+
+/// Stops a container with its own stop signal and waits until it has ended; it is never killed.
+/// Returns whether it was running.
+///
+/// # Errors
+/// It did not end in time (it is left as it is), or Docker does not answer.
+pub async fn stop(docker: &Docker, name: &str, timeout: Duration) -> Result<bool, DockerError> {
+    let Some(found) = inspect(docker, name).await? else {
+        return Ok(false);
+    };
+    if !is_running(&found) {
+        return Ok(false);
+    }
+    let config = found.config.as_ref();
+    let signal = config
+        .and_then(|config| config.stop_signal.clone())
+        .unwrap_or_default();
+    let signal = if signal.is_empty() {
+        "SIGTERM".to_owned()
+    } else {
+        signal
+    };
+    if found.state.as_ref().and_then(|state| state.paused) == Some(true) {
+        // A frozen process hears no signal.
+        docker
+            .unpause_container(name)
+            .await
+            .map_err(DockerError::api(format!("unpause container {name}")))?;
+    }
+    send(docker, name, &signal).await?;
+    let deadline = Instant::now() + timeout;
+    let mut pause = Duration::from_millis(5);
+    let mut next_nudge = Instant::now() + Duration::from_millis(500);
+    loop {
+        match inspect(docker, name).await? {
+            Some(found) if is_running(&found) => {
+                if Instant::now() >= next_nudge {
+                    nudge_children(&found, &signal);
+                    next_nudge = Instant::now() + Duration::from_secs(2);
+                }
+            }
+            _ => return Ok(true),
+        }
+        if Instant::now() >= deadline {
+            return Err(DockerError::StopTimeout {
+                name: name.to_owned(),
+                seconds: timeout.as_secs(),
+            });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+async fn send(docker: &Docker, name: &str, signal: &str) -> Result<(), DockerError> {
+    let options = KillContainerOptions {
+        signal: signal.to_owned(),
+    };
+    let sent = docker.kill_container(name, Some(options)).await;
+    match sent.map_err(DockerError::api(format!("stop container {name}"))) {
+        // It ended by itself in the meantime.
+        Err(DockerError::Api {
+            status: Some(404 | 409),
+            ..
+        }) => Ok(()),
+        other => other,
+    }
+}
+
+/// Passes the stop signal to the children of a first process that has no handler for it.
+///
+/// The kernel drops such signals for the first process of a pid namespace. The entry point of a
+/// database image is a shell while it initialises the data directory, and would never stop.
+fn nudge_children(found: &ContainerInspectResponse, signal: &str) {
+    let (Some(id), Some(pid)) = (
+        found.id.as_deref(),
+        found.state.as_ref().and_then(|s| s.pid),
+    ) else {
+        return;
+    };
+    let name = if signal.starts_with("SIG") {
+        signal.to_owned()
+    } else {
+        format!("SIG{signal}")
+    };
+    let Ok(signal) = Signal::from_str(&name) else {
+        return;
+    };
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ours = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        .is_ok_and(|cgroups| cgroups.contains(id));
+    let caught = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(u64::MAX);
+    if !ours || caught & (1 << (signal as i32 - 1)) != 0 {
+        return;
+    }
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    for child in children.unwrap_or_default().split_whitespace() {
+        if let Ok(child) = child.parse() {
+            // An error means that it has ended already.
+            let _ = kill(Pid::from_raw(child), signal);
+        }
+    }
+}
+
+/// Returns where the container's ports are published, by container port. Of several addresses the
+/// loopback one wins.
+#[must_use]
+pub fn ports(found: &ContainerInspectResponse) -> BTreeMap<String, SocketAddr> {
+    let mut map = BTreeMap::new();
+    let published = found
+        .network_settings
+        .as_ref()
+        .and_then(|settings| settings.ports.clone());
+    for (port, bindings) in published.unwrap_or_default() {
+        let mut addresses: Vec<SocketAddr> = bindings
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|binding| {
+                let ip = binding.host_ip?.parse().ok()?;
+                Some(SocketAddr::new(ip, binding.host_port?.parse().ok()?))
+            })
+            .collect();
+        addresses.sort_by_key(|address| (!address.ip().is_loopback(), address.is_ipv6()));
+        if let Some(address) = addresses.first() {
+            map.insert(port, *address);
+        }
+    }
+    map
+}
+
+/// Returns the last lines of a container's log.
+pub async fn log_tail(docker: &Docker, name: &str, lines: usize) -> Vec<String> {
+    let options = LogsOptions {
+        stdout: true,
+        stderr: true,
+        tail: lines.to_string(),
+        ..LogsOptions::default()
+    };
+    let mut stream = Box::pin(docker.logs(name, Some(options)));
+    let mut bytes = Vec::new();
+    while let Some(Ok(item)) = stream.next().await {
+        if let LogOutput::StdOut { message }
+        | LogOutput::StdErr { message }
+        | LogOutput::Console { message } = item
+        {
+            bytes.extend_from_slice(&message);
+        }
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let all: Vec<&str> = text
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+        .collect();
+    all[all.len().saturating_sub(lines)..]
+        .iter()
+        .map(|line| (*line).to_owned())
+        .collect()
+}
