@@ -1,5 +1,7 @@
 //! Modules for the run itself and commands: command, shell, assert, debug, pause ….
 
+pub mod words;
+
 use super::module::ModuleSpec;
 
 /// Returns this family's modules.
