@@ -10,9 +10,8 @@ use super::confirm::Terminal;
 use super::exit::Failure;
 use super::extra_vars;
 use crate::engine::{Engine, Operator, RunOptions};
-use crate::playbook::load::{LoadOptions, load};
-use crate::playbook::model::Playbook;
-use crate::playbook::validate::{Findings, validate};
+use crate::playbook::load::LoadOptions;
+use crate::playbook::validate::{Checked, KnownNames, check};
 
 /// The state directory: `--state-dir`, `KAAPANA_AGENT_STATE`, or `state/` in the folder above the
 /// playbook's, so that it does not depend on the working directory.
@@ -28,13 +27,13 @@ pub(super) fn state_dir(global: &Global, playbook: Option<&Path>) -> PathBuf {
         .map_or_else(|| PathBuf::from("state"), |above| above.join("state"))
 }
 
-/// Loads and validates a playbook with its extra variables.
-pub(super) fn playbook(args: &PlaybookArgs) -> Result<(Findings, Playbook, Map<String, Value>), Failure> {
+/// Loads and validates a playbook with its extra variables: everything that is wrong, at once.
+pub(super) fn playbook(args: &PlaybookArgs) -> Result<(Checked, Map<String, Value>), Failure> {
     let extra = extra_vars::read(&args.extra_vars)?;
     let options = LoadOptions { extra_vars: extra.clone(), ..LoadOptions::default() };
-    let playbook = load(&args.playbook, &options).map_err(Failure::Problems)?;
-    let findings = validate(&playbook, &extra);
-    Ok((findings, playbook, extra))
+    let checked =
+        check(&args.playbook, &options, &KnownNames::default()).map_err(Failure::Problems)?;
+    Ok((checked, extra))
 }
 
 /// Makes the engine for a playbook that must be sound.
@@ -45,10 +44,7 @@ pub(super) fn engine(
     cancel: CancellationToken,
     (check, diff): (bool, bool),
 ) -> Result<Engine, Failure> {
-    let (findings, playbook, extra_vars) = playbook(args)?;
-    if !findings.problems.is_empty() {
-        return Err(Failure::Problems(findings.problems));
-    }
+    let (checked, extra_vars) = playbook(args)?;
     let options = RunOptions {
         extra_vars,
         check,
@@ -60,7 +56,7 @@ pub(super) fn engine(
         cancel,
     };
     let state = state_dir(global, Some(&args.playbook));
-    Ok(Engine::new(playbook, &state, options)?)
+    Ok(Engine::new(checked.playbook, &state, options)?)
 }
 
 /// Who runs, from where, with which words.

@@ -15,7 +15,7 @@ use super::task_log;
 use super::{arguments, unit};
 use crate::event::{Event, millis};
 use crate::modules::docker::service::{self, ServiceIdentity, ServiceState};
-use crate::modules::docker::spec::DockerContainer;
+use crate::modules::docker::DockerContainer;
 use crate::modules::{ModuleError, ServiceHandle, TaskContext};
 use crate::playbook::model::Service;
 use crate::playbook::template::Scope;

@@ -6,4 +6,4 @@ pub mod model;
 mod scalar;
 pub mod template;
 pub mod validate;
-mod yaml;
+pub mod yaml;

@@ -174,6 +174,13 @@ impl Scope {
         facts.variables.insert(name.into(), Variable::ready(value));
     }
 
+    /// Forgets a fact.
+    pub fn unset(&self, name: &str) {
+        let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
+        facts.version += 1;
+        facts.variables.remove(name);
+    }
+
     /// Returns a variable as it stands, without rendering templates in it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Value> {
