@@ -192,7 +192,14 @@ impl Loader<'_> {
     }
 
     /// Reports keys that nobody took: unsupported ones with what to do, others with a near miss.
-    fn leftover(&mut self, what: &str, key: &str, at: &Location, known: &[&[&'static str]], modules: bool) {
+    fn leftover(
+        &mut self,
+        what: &str,
+        key: &str,
+        at: &Location,
+        known: &[&[&'static str]],
+        modules: bool,
+    ) {
         if let Some(help) = keywords::unsupported(key) {
             self.problem(
                 Problem::new(

@@ -29,11 +29,7 @@ impl Loader<'_> {
             _ => {
                 // A number is a fine free form (`pause: 5`), a list is one for `assert`.
                 if let Some(argument) = spec.free_form {
-                    return Some(vec![(
-                        argument.to_owned(),
-                        node.at.clone(),
-                        node.clone(),
-                    )]);
+                    return Some(vec![(argument.to_owned(), node.at.clone(), node.clone())]);
                 }
                 self.problem(
                     super::fields::wrong_type(
@@ -78,10 +74,12 @@ impl Loader<'_> {
         } else {
             format!("for example:\n{}", spec.example.trim_end())
         };
-        let at = if entries.is_empty() { name_at } else { &node.at };
-        self.problem(
-            Problem::new("playbook::arguments", at, message, "not named").with_help(help),
-        );
+        let at = if entries.is_empty() {
+            name_at
+        } else {
+            &node.at
+        };
+        self.problem(Problem::new("playbook::arguments", at, message, "not named").with_help(help));
         None
     }
 }
@@ -114,7 +112,10 @@ fn free_form(spec: &ModuleSpec, argument: &str, text: &str, node: &Node) -> Vec<
         rest = rest[word.len()..].trim_start();
     }
     loop {
-        let Some(word) = words(rest).pop().filter(|word| rest.ends_with(word.as_str())) else {
+        let Some(word) = words(rest)
+            .pop()
+            .filter(|word| rest.ends_with(word.as_str()))
+        else {
             break;
         };
         let Some((key, value)) = named(&word) else {
@@ -183,10 +184,7 @@ fn words(text: &str) -> Vec<String> {
 /// Takes `key=value` apart; quotes around the value go.
 fn key_value(word: &str) -> Option<(&str, &str)> {
     let (key, value) = word.split_once('=')?;
-    let is_name = key
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || c == '_')
-        && !key.is_empty();
+    let is_name = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !key.is_empty();
     let value = ['\'', '"']
         .iter()
         .find_map(|quote| {

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use super::Loader;
 use super::fields::{Fields, vars_of, wrong_type};
 use super::keywords;
 use super::task::Inherited;
-use super::Loader;
 use crate::playbook::model::{Node, NodeKind, Play, Vars};
 use crate::playbook::template::{Scope, is_template};
 use crate::source::{Location, Problem};
@@ -24,7 +24,10 @@ impl Loader<'_> {
             Some(Node {
                 kind: NodeKind::Sequence(items),
                 ..
-            }) => items.iter().flat_map(|item| self.play(item, path)).collect(),
+            }) => items
+                .iter()
+                .flat_map(|item| self.play(item, path))
+                .collect(),
             Some(node) => {
                 self.problem(
                     wrong_type(&node.at, "a playbook", "a list of plays", &node)
