@@ -126,7 +126,7 @@ impl Loader<'_> {
                 at: node.at.clone(),
             }
         });
-        let vars_files = self.vars_files(&files, &vars);
+        let vars_files = self.vars_files(&files, &vars, file);
         let inherited = Inherited {
             tags: tags.clone(),
             no_log,
@@ -213,7 +213,7 @@ impl Loader<'_> {
     }
 
     /// Reads `vars_files`. A path may hold a template over the play's own and extra variables.
-    fn vars_files(&mut self, files: &[Node], vars: &Vars) -> Vec<Vars> {
+    fn vars_files(&mut self, files: &[Node], vars: &Vars, from: &Path) -> Vec<Vars> {
         let mut scope = Scope::new();
         scope.push_vars(vars);
         scope.push_extra(self.options.extra_vars.clone());
@@ -245,7 +245,7 @@ impl Loader<'_> {
             } else {
                 text.clone()
             };
-            let path = self.folder.join(path);
+            let path = from.parent().unwrap_or(Path::new("")).join(path);
             let Some(content) = self.file(&path, "variables file", Some(&node.at)) else {
                 continue;
             };

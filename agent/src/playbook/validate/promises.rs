@@ -281,11 +281,11 @@ fn undefined_names_and_bad_templates_are_found_before_anything_runs() {
     );
     assert_wrong(
         "- command: >-\n    echo\n    {{ a +  }}",
-        &["5:14 the template is not valid: unexpected end of variable block"],
+        &["5:17 the template is not valid: unexpected end of variable block"],
     );
     assert_wrong(
         "- command: echo {{ 'x' | basenam }}",
-        &["3:29 there is no filter `basenam` = did you mean `basename`?"],
+        &["3:30 there is no filter `basenam` = did you mean `basename`?"],
     );
     assert_wrong(
         "- command: echo\n  when: \"'x' is chnged\"",
@@ -468,4 +468,22 @@ fn problems_show_the_line_and_what_to_do() {
   help: did you mean `backup_dir`?
 "
     );
+}
+
+proptest::proptest! {
+    /// Words of the language in any order and depth: problems, never a panic.
+    #[test]
+    fn no_playbook_panics(words in proptest::collection::vec(
+        proptest::sample::select(vec![
+            "- ", "hosts: ", "all\n", "  tasks:\n", "    - ", "command: ", "file: ", "block: ", "[", "]",
+            "{", "}", "when: ", "'{{ x }}'", "loop: ", "path=/x ", "creates=", "\n      ", "name: ",
+            "vars: ", "services: ", "ready: ", "notify: ", "handlers: ", "1", ", ", "&a ", "*a", "<<: ",
+            "register: ", "secrets: ", "args: ", "set_fact: ", "module_defaults: ", "id: ", "\"", "ü", "|\n",
+        ]),
+        0..40,
+    )) {
+        let text: String = words.concat();
+        let _ = wrong(&text);
+        let _ = wrong(&format!("- hosts: all\n  tasks:\n    - {text}"));
+    }
 }

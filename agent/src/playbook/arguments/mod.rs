@@ -1,11 +1,16 @@
 //! Fits arguments to a module's JSON Schema, as generous as Ansible: `"yes"` is a boolean where one is
 //! wanted, a number is a text, `a,b` is a list of texts.
 
+mod convert;
+#[cfg(test)]
+mod promises;
+
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
+use self::convert::{boolean, integer, number, text};
 use super::template::{is_template, kind_of};
 use crate::modules::ModuleSpec;
 use crate::modules::module::ArgumentError;
@@ -511,167 +516,4 @@ fn one_of(allowed: &[String], value: &Value) -> String {
         allowed.join(", "),
         near.unwrap_or_default()
     )
-}
-
-fn boolean(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(value) => Some(*value),
-        Value::Number(number) => match number.as_f64() {
-            Some(1.0) => Some(true),
-            Some(0.0) => Some(false),
-            _ => None,
-        },
-        Value::String(text) => match text.trim().to_lowercase().as_str() {
-            "yes" | "on" | "1" | "true" | "t" | "y" => Some(true),
-            "no" | "off" | "0" | "false" | "f" | "n" => Some(false),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-fn integer(value: &Value) -> Option<Number> {
-    match value {
-        Value::Number(number) if !number.is_f64() => Some(number.clone()),
-        Value::Number(number) => number
-            .as_f64()
-            .filter(|value| value.fract() == 0.0 && value.abs() < 9.0e15)
-            .map(|value| {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "whole and small enough, checked first"
-                )]
-                Number::from(value as i64)
-            }),
-        Value::String(text) => {
-            let text = text.trim();
-            text.parse::<i64>()
-                .map(Number::from)
-                .or_else(|_| text.parse::<u64>().map(Number::from))
-                .ok()
-        }
-        _ => None,
-    }
-}
-
-fn number(value: &Value) -> Option<Number> {
-    match value {
-        Value::Number(number) => Some(number.clone()),
-        Value::String(text) => integer(value).or_else(|| {
-            let number = text.trim().parse::<f64>().ok()?;
-            Number::from_f64(number)
-        }),
-        _ => None,
-    }
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        // Python's spelling, so that shared playbooks come out the same.
-        Value::Bool(true) => Some("True".to_owned()),
-        Value::Bool(false) => Some("False".to_owned()),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::playbook::fixtures::file_schema;
-
-    #[test]
-    fn values_are_converted_as_ansible_does() {
-        let schema = file_schema();
-        for (given, expected) in [
-            (json!({"path": 5}), json!({"path": "5"})),
-            (json!({"path": true}), json!({"path": "True"})),
-            (
-                json!({"path": "x", "recurse": "yes"}),
-                json!({"path": "x", "recurse": true}),
-            ),
-            (
-                json!({"path": "x", "recurse": 0}),
-                json!({"path": "x", "recurse": false}),
-            ),
-            (
-                json!({"path": "x", "depth": "3"}),
-                json!({"path": "x", "depth": 3}),
-            ),
-            (
-                json!({"path": "x", "depth": 3.0}),
-                json!({"path": "x", "depth": 3}),
-            ),
-            (
-                json!({"path": "x", "depth": null}),
-                json!({"path": "x", "depth": null}),
-            ),
-            (json!({"path": "x", "recurse": null}), json!({"path": "x"})),
-            (
-                json!({"path": "x", "names": "a, b"}),
-                json!({"path": "x", "names": ["a", "b"]}),
-            ),
-            (
-                json!({"path": "x", "names": [1]}),
-                json!({"path": "x", "names": ["1"]}),
-            ),
-            (
-                json!({"path": "x", "mode": 420}),
-                json!({"path": "x", "mode": 420}),
-            ),
-            (
-                json!({"path": "x", "mode": "0644"}),
-                json!({"path": "x", "mode": "0644"}),
-            ),
-            (
-                json!({"path": "x", "env": {"A": 1}}),
-                json!({"path": "x", "env": {"A": "1"}}),
-            ),
-            (
-                json!({"path": "x", "nested": {"size": "7"}}),
-                json!({"path": "x", "nested": {"size": 7}}),
-            ),
-        ] {
-            assert_eq!(coerce(&schema, given.clone()), Ok(expected), "{given}");
-        }
-    }
-
-    #[test]
-    fn everything_that_does_not_fit_is_named_with_its_path() {
-        let given = json!({"recurse": "x", "bogus": 1, "nested": {"size": []}, "state": "gone",
-                           "names": ["a", {}]});
-        let shown: Vec<String> = coerce(&file_schema(), given)
-            .expect_err("it does not fit")
-            .iter()
-            .map(|error| format!("{}: {}", error.path, error.message))
-            .collect();
-        for expected in [
-            "recurse: must be true or false, and is a text",
-            ": `path` is required",
-            "nested.size: must be an integer, and is a list",
-            "state: must be one of file, directory, absent",
-            "names[1]: must be a text, and is a mapping",
-        ] {
-            assert!(
-                shown.iter().any(|line| line == expected),
-                "{expected} in {shown:#?}"
-            );
-        }
-        assert!(
-            shown
-                .iter()
-                .any(|line| line.starts_with(": unknown argument `bogus`"))
-        );
-        assert_eq!(shown.len(), 6);
-    }
-
-    #[test]
-    fn templates_fit_everywhere_in_literals_only() {
-        let given = json!({"path": "x", "recurse": "{{ r }}", "nested": "{{ n }}"});
-        assert_eq!(check_literals(&file_schema(), given.clone()), []);
-        assert!(coerce(&file_schema(), given).is_err());
-    }
 }
