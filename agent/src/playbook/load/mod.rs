@@ -2,7 +2,7 @@
 //!
 //! Collects everything that is wrong in all files instead of stopping at the first mistake. What can
 //! be judged only with the modules' schemas or the names of variables is left to
-//! [`validate`](super::validate).
+//! [`validate`](mod@super::validate).
 
 mod fields;
 mod include;
