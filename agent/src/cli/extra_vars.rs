@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::exit::Failure;
-use crate::playbook::yaml;
+use crate::playbook;
 use crate::source::SourceFile;
 
 /// Reads all `-e` arguments; later ones win.
@@ -47,7 +47,7 @@ fn file(path: &Path) -> Result<Map<String, Value>, Failure> {
 
 fn map(name: &str, text: &str) -> Result<Map<String, Value>, Failure> {
     let source = Arc::new(SourceFile { path: name.into(), text: text.to_owned() });
-    match yaml::parse(&source).map_err(Failure::Problems)?.to_value() {
+    match playbook::parse(&source).map_err(Failure::Problems)?.to_value() {
         Value::Object(map) => Ok(map),
         _ => Err(Failure::other(
             "arguments::extra_vars",

@@ -229,7 +229,11 @@ pub(super) fn vars_of(node: &Node, what: &str, problems: &mut Vec<Problem>) -> V
     match &node.kind {
         NodeKind::Null => Vec::new(),
         NodeKind::Mapping(entries) => {
-            problems.extend(entries.iter().filter_map(|(name, at, _)| bad_name(name, at)));
+            problems.extend(
+                entries
+                    .iter()
+                    .filter_map(|(name, at, _)| bad_name(name, at)),
+            );
             entries.clone()
         }
         _ => {
@@ -245,7 +249,9 @@ fn bad_name(name: &str, at: &Location) -> Option<Problem> {
         .next()
         .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     let goes_on_well = characters.all(|c| c.is_ascii_alphanumeric() || c == '_');
-    let reserved = ["and", "or", "not", "in", "is", "if", "else", "true", "false", "none"];
+    let reserved = [
+        "and", "or", "not", "in", "is", "if", "else", "true", "false", "none",
+    ];
     if begins_well && goes_on_well && !reserved.contains(&name.to_ascii_lowercase().as_str()) {
         return None;
     }

@@ -104,7 +104,12 @@ impl Loader<'_> {
     }
 
     /// Returns the path that a keyword names: beside the file that names it, else beside the playbook.
-    pub(super) fn fixed_path(&mut self, keyword: &str, node: &Node, from: &Path) -> Option<PathBuf> {
+    pub(super) fn fixed_path(
+        &mut self,
+        keyword: &str,
+        node: &Node,
+        from: &Path,
+    ) -> Option<PathBuf> {
         let Some(text) = scalar_text(node).filter(|text| !text.trim().is_empty()) else {
             let problem = wrong_type(&node.at, &format!("`{keyword}`"), "a path", node);
             self.problem(problem);

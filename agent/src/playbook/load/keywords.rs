@@ -2,20 +2,55 @@
 
 /// Keywords of a play.
 pub(super) const PLAY: &[&str] = &[
-    "name", "hosts", "vars", "vars_files", "environment", "become", "tags", "pre_tasks", "tasks",
-    "post_tasks", "handlers", "module_defaults", "secrets", "gather_facts", "no_log", "connection",
+    "name",
+    "hosts",
+    "vars",
+    "vars_files",
+    "environment",
+    "become",
+    "tags",
+    "pre_tasks",
+    "tasks",
+    "post_tasks",
+    "handlers",
+    "module_defaults",
+    "secrets",
+    "gather_facts",
+    "no_log",
+    "connection",
     "import_playbook",
 ];
 
 /// Keywords that tasks, blocks and includes share.
 pub(super) const COMMON: &[&str] = &[
-    "name", "when", "vars", "tags", "environment", "become", "ignore_errors", "check_mode", "no_log",
+    "name",
+    "when",
+    "vars",
+    "tags",
+    "environment",
+    "become",
+    "ignore_errors",
+    "check_mode",
+    "no_log",
 ];
 
 /// Keywords of a task beside the shared ones.
 pub(super) const TASK: &[&str] = &[
-    "id", "register", "loop", "with_items", "loop_control", "until", "retries", "delay", "timeout",
-    "notify", "listen", "failed_when", "changed_when", "done_when", "args",
+    "id",
+    "register",
+    "loop",
+    "with_items",
+    "loop_control",
+    "until",
+    "retries",
+    "delay",
+    "timeout",
+    "notify",
+    "listen",
+    "failed_when",
+    "changed_when",
+    "done_when",
+    "args",
 ];
 
 /// Keywords of a block beside the shared ones.
@@ -23,13 +58,19 @@ pub(super) const BLOCK: &[&str] = &["block", "rescue", "always", "services"];
 
 /// Keywords that stand for another file's tasks.
 pub(super) const INCLUDE: &[&str] = &[
-    "include_tasks", "import_tasks", "ansible.builtin.include_tasks", "ansible.builtin.import_tasks",
-    "ansible.legacy.include_tasks", "ansible.legacy.import_tasks",
+    "include_tasks",
+    "import_tasks",
+    "ansible.builtin.include_tasks",
+    "ansible.builtin.import_tasks",
+    "ansible.legacy.include_tasks",
+    "ansible.legacy.import_tasks",
 ];
 
 /// Keywords that stand for another file's plays.
 pub(super) const IMPORT_PLAYBOOK: &[&str] = &[
-    "import_playbook", "ansible.builtin.import_playbook", "ansible.legacy.import_playbook",
+    "import_playbook",
+    "ansible.builtin.import_playbook",
+    "ansible.legacy.import_playbook",
 ];
 
 /// Returns what to do instead of an Ansible keyword that is not supported.
@@ -39,7 +80,9 @@ pub(super) fn unsupported(keyword: &str) -> Option<&'static str> {
         .or_else(|| keyword.strip_prefix("ansible.legacy."))
         .unwrap_or(keyword);
     Some(match short {
-        "async" | "poll" => "leave it out: long work shows its progress and survives a lost connection",
+        "async" | "poll" => {
+            "leave it out: long work shows its progress and survives a lost connection"
+        }
         "delegate_to" | "delegate_facts" | "run_once" => {
             "give the task a play of its own with the right `hosts`"
         }

@@ -2,7 +2,7 @@
 //!
 //! Collects everything that is wrong in all files instead of stopping at the first mistake. What can
 //! be judged only with the modules' schemas or the names of variables is left to
-//! [`validate`](super::validate).
+//! [`validate`](mod@super::validate).
 
 mod fields;
 mod include;
@@ -192,7 +192,14 @@ impl Loader<'_> {
     }
 
     /// Reports keys that nobody took: unsupported ones with what to do, others with a near miss.
-    fn leftover(&mut self, what: &str, key: &str, at: &Location, known: &[&[&'static str]], modules: bool) {
+    fn leftover(
+        &mut self,
+        what: &str,
+        key: &str,
+        at: &Location,
+        known: &[&[&'static str]],
+        modules: bool,
+    ) {
         if let Some(help) = keywords::unsupported(key) {
             self.problem(
                 Problem::new(

@@ -1,11 +1,13 @@
 //! A module's arguments as tasks write them: a mapping, free form, or `key=value`.
 
+use std::ops::Range;
+
 use super::Loader;
 use super::fields::scalar_text;
 use crate::modules::ModuleSpec;
 use crate::playbook::arguments::schema_of;
 use crate::playbook::model::{Node, NodeKind};
-use crate::playbook::template::is_template;
+use crate::playbook::template::{is_template, locate};
 use crate::source::{Location, Problem};
 
 /// One mapping entry: name, place of the name, value.
@@ -29,11 +31,7 @@ impl Loader<'_> {
             _ => {
                 // A number is a fine free form (`pause: 5`), a list is one for `assert`.
                 if let Some(argument) = spec.free_form {
-                    return Some(vec![(
-                        argument.to_owned(),
-                        node.at.clone(),
-                        node.clone(),
-                    )]);
+                    return Some(vec![(argument.to_owned(), node.at.clone(), node.clone())]);
                 }
                 self.problem(
                     super::fields::wrong_type(
@@ -60,12 +58,16 @@ impl Loader<'_> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut problem = None;
         for word in words(text) {
-            match key_value(&word) {
+            match key_value(&text[word.clone()]) {
                 Some((key, value)) => {
                     if entries.iter().any(|(known, _, _)| known == key) {
                         problem = Some(format!("`{key}` stands twice in the arguments"));
                     }
-                    entries.push((key.to_owned(), node.at.clone(), text_node(value, node)));
+                    entries.push((
+                        key.to_owned(),
+                        locate(&node.at, text, word.clone()),
+                        part(text, value, word, node),
+                    ));
                 }
                 None => problem = Some(format!("`{}` takes named arguments", spec.name)),
             }
@@ -78,10 +80,12 @@ impl Loader<'_> {
         } else {
             format!("for example:\n{}", spec.example.trim_end())
         };
-        let at = if entries.is_empty() { name_at } else { &node.at };
-        self.problem(
-            Problem::new("playbook::arguments", at, message, "not named").with_help(help),
-        );
+        let at = if entries.is_empty() {
+            name_at
+        } else {
+            &node.at
+        };
+        self.problem(Problem::new("playbook::arguments", at, message, "not named").with_help(help));
         None
     }
 }
@@ -89,66 +93,77 @@ impl Loader<'_> {
 /// `creates=/x chdir=/y ls -l`: named arguments that the module has, before or behind the text.
 fn free_form(spec: &ModuleSpec, argument: &str, text: &str, node: &Node) -> Vec<Entry> {
     let schema = schema_of(spec);
-    let has = |name: &str| {
-        name != argument
-            && schema
-                .get("properties")
-                .and_then(|properties| properties.get(name))
-                .is_some()
+    let named = |word: &Range<usize>| {
+        key_value(&text[word.clone()]).filter(|(key, _)| {
+            *key != argument
+                && schema
+                    .get("properties")
+                    .and_then(|properties| properties.get(*key))
+                    .is_some()
+        })
     };
-    let named = |word: &str| {
-        key_value(word)
-            .filter(|(key, _)| has(key))
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    };
+    let mut rest = words(text);
     let mut entries: Vec<Entry> = Vec::new();
-    let mut rest = text.trim();
-    loop {
-        let Some(word) = words(rest).into_iter().next() else {
-            break;
-        };
-        let Some((key, value)) = named(&word) else {
-            break;
-        };
-        entries.push((key, node.at.clone(), text_node(&value, node)));
-        rest = rest[word.len()..].trim_start();
+    let mut take = |word: Range<usize>, (key, value): (&str, &str)| {
+        entries.push((
+            key.to_owned(),
+            locate(&node.at, text, word.clone()),
+            part(text, value, word, node),
+        ));
+    };
+    while let Some(found) = rest.first().and_then(named) {
+        take(rest.remove(0), found);
     }
-    loop {
-        let Some(word) = words(rest).pop().filter(|word| rest.ends_with(word.as_str())) else {
-            break;
-        };
-        let Some((key, value)) = named(&word) else {
-            break;
-        };
-        entries.push((key, node.at.clone(), text_node(&value, node)));
-        rest = rest[..rest.len() - word.len()].trim_end();
+    while let Some(found) = rest.last().and_then(named) {
+        if let Some(word) = rest.pop() {
+            take(word, found);
+        }
     }
-    if !rest.is_empty() || entries.is_empty() {
+    if let (Some(first), Some(last)) = (rest.first(), rest.last()) {
         let value = if entries.is_empty() {
             node.clone()
         } else {
-            text_node(rest, node)
+            let range = first.start..last.end;
+            part(text, &text[range.clone()], range, node)
         };
-        entries.insert(0, (argument.to_owned(), node.at.clone(), value));
+        entries.insert(0, (argument.to_owned(), value.at.clone(), value));
+    } else if entries.is_empty() {
+        entries.push((argument.to_owned(), node.at.clone(), node.clone()));
     }
     entries
 }
 
-fn text_node(text: &str, near: &Node) -> Node {
+/// A part of a text, with its own place.
+fn part(text: &str, value: &str, range: Range<usize>, node: &Node) -> Node {
+    let start = text[range.clone()]
+        .find(value)
+        .map_or(range.start, |offset| range.start + offset);
     Node {
-        kind: NodeKind::String(text.to_owned()),
-        at: near.at.clone(),
+        kind: NodeKind::String(value.to_owned()),
+        at: locate(&node.at, text, start..range.end),
     }
 }
 
-/// Splits at white space outside of quotes and templates; quotes stay.
-fn words(text: &str) -> Vec<String> {
+/// Splits at white space outside of quotes and templates.
+fn words(text: &str) -> Vec<Range<usize>> {
     let mut words = Vec::new();
-    let mut word = String::new();
+    let mut start = None;
     let mut quote = None;
     let mut braces = 0_usize;
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
+    let mut escaped = false;
+    for (offset, character) in text.char_indices() {
+        let splits = character.is_whitespace() && quote.is_none() && braces == 0 && !escaped;
+        if splits {
+            if let Some(start) = start.take() {
+                words.push(start..offset);
+            }
+            continue;
+        }
+        start.get_or_insert(offset);
+        if escaped {
+            escaped = false;
+            continue;
+        }
         match quote {
             Some(open) if character == open => quote = None,
             Some(_) => {}
@@ -156,26 +171,13 @@ fn words(text: &str) -> Vec<String> {
                 '\'' | '"' => quote = Some(character),
                 '{' => braces += 1,
                 '}' => braces = braces.saturating_sub(1),
-                '\\' if characters.peek().is_some() => {
-                    word.push(character);
-                    if let Some(next) = characters.next() {
-                        word.push(next);
-                    }
-                    continue;
-                }
-                _ if character.is_whitespace() && braces == 0 => {
-                    if !word.is_empty() {
-                        words.push(std::mem::take(&mut word));
-                    }
-                    continue;
-                }
+                '\\' => escaped = true,
                 _ => {}
             },
         }
-        word.push(character);
     }
-    if !word.is_empty() {
-        words.push(word);
+    if let Some(start) = start {
+        words.push(start..text.len());
     }
     words
 }
@@ -183,10 +185,7 @@ fn words(text: &str) -> Vec<String> {
 /// Takes `key=value` apart; quotes around the value go.
 fn key_value(word: &str) -> Option<(&str, &str)> {
     let (key, value) = word.split_once('=')?;
-    let is_name = key
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || c == '_')
-        && !key.is_empty();
+    let is_name = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !key.is_empty();
     let value = ['\'', '"']
         .iter()
         .find_map(|quote| {

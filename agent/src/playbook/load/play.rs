@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use super::Loader;
 use super::fields::{Fields, vars_of, wrong_type};
 use super::keywords;
 use super::task::Inherited;
-use super::Loader;
 use crate::playbook::model::{Node, NodeKind, Play, Vars};
 use crate::playbook::template::{Scope, is_template};
 use crate::source::{Location, Problem};
@@ -24,7 +24,10 @@ impl Loader<'_> {
             Some(Node {
                 kind: NodeKind::Sequence(items),
                 ..
-            }) => items.iter().flat_map(|item| self.play(item, path)).collect(),
+            }) => items
+                .iter()
+                .flat_map(|item| self.play(item, path))
+                .collect(),
             Some(node) => {
                 self.problem(
                     wrong_type(&node.at, "a playbook", "a list of plays", &node)
@@ -123,7 +126,7 @@ impl Loader<'_> {
                 at: node.at.clone(),
             }
         });
-        let vars_files = self.vars_files(&files, &vars);
+        let vars_files = self.vars_files(&files, &vars, file);
         let inherited = Inherited {
             tags: tags.clone(),
             no_log,
@@ -210,7 +213,7 @@ impl Loader<'_> {
     }
 
     /// Reads `vars_files`. A path may hold a template over the play's own and extra variables.
-    fn vars_files(&mut self, files: &[Node], vars: &Vars) -> Vec<Vars> {
+    fn vars_files(&mut self, files: &[Node], vars: &Vars, from: &Path) -> Vec<Vars> {
         let mut scope = Scope::new();
         scope.push_vars(vars);
         scope.push_extra(self.options.extra_vars.clone());
@@ -242,7 +245,7 @@ impl Loader<'_> {
             } else {
                 text.clone()
             };
-            let path = self.folder.join(path);
+            let path = from.parent().unwrap_or(Path::new("")).join(path);
             let Some(content) = self.file(&path, "variables file", Some(&node.at)) else {
                 continue;
             };

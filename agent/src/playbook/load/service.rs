@@ -20,9 +20,9 @@ impl Loader<'_> {
             return None;
         };
         let name = fields.fixed_text("name");
-        let container = fields.node("docker_container").or_else(|| {
-            fields.node("community.docker.docker_container")
-        });
+        let container = fields
+            .node("docker_container")
+            .or_else(|| fields.node("community.docker.docker_container"));
         let ready = fields.node("ready");
         let ready_timeout = fields.node("ready_timeout");
         self.problems.append(&mut fields.problems);

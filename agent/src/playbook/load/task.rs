@@ -238,7 +238,12 @@ impl Loader<'_> {
                 );
                 continue;
             }
-            let known = [keywords::COMMON, keywords::TASK, keywords::BLOCK, keywords::INCLUDE];
+            let known = [
+                keywords::COMMON,
+                keywords::TASK,
+                keywords::BLOCK,
+                keywords::INCLUDE,
+            ];
             self.leftover("a task", key, at, &known, true);
         }
         if modules.is_empty() && unknown == 0 {

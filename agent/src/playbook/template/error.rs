@@ -70,7 +70,9 @@ pub(super) fn without_context(failure: &Error, at: &Location) -> Problem {
         ),
         ErrorKind::UnknownFilter => named("filter", "filter ", FILTERS),
         ErrorKind::UnknownTest => named("test", "test ", TESTS),
-        ErrorKind::UnknownFunction if detail.starts_with("lookup ") || detail.starts_with("query ") => {
+        ErrorKind::UnknownFunction
+            if detail.starts_with("lookup ") || detail.starts_with("query ") =>
+        {
             Problem::new(TEMPLATE, at, "lookups are not supported here", "a lookup")
                 .with_help("pass the value in with `-e`, or read it with a task and `register`")
         }
@@ -116,8 +118,8 @@ fn harmless(detail: &str) -> Option<String> {
         "value of type ",
         "cannot unpack",
     ];
-    let fits = known.iter().any(|start| detail.starts_with(start))
-        || detail.ends_with(" is not iterable");
+    let fits =
+        known.iter().any(|start| detail.starts_with(start)) || detail.ends_with(" is not iterable");
     fits.then(|| detail.to_owned())
 }
 
@@ -186,7 +188,12 @@ pub(super) fn cycle(at: &Location, chain: &[String]) -> Problem {
     } else {
         format!("the variables lead on too far: {shown}")
     };
-    Problem::new("playbook::variable_cycle", at, message, "part of the circle")
+    Problem::new(
+        "playbook::variable_cycle",
+        at,
+        message,
+        "part of the circle",
+    )
 }
 
 pub(super) fn not_a_condition(at: &Location, found: &str) -> Problem {

@@ -8,8 +8,8 @@ mod error;
 mod filters;
 mod inspect;
 mod position;
-mod scope;
 mod predicates;
+mod scope;
 mod text;
 mod value;
 
@@ -143,6 +143,7 @@ impl Templates {
         self.playbook
             .template_from_str(&file.text)
             .and_then(|template| template.render(Engine::from_object(context.clone())))
+            .map(|rendered| keep_line_ends(rendered, &file.text))
             .map_err(|failure| {
                 error::from_engine(&failure, &context, |range| {
                     let end = range.end.min(at.end);
@@ -217,6 +218,7 @@ impl Templates {
             .playbook
             .template_from_str(&prepared.source)
             .and_then(|template| template.render(Engine::from_object(context.clone())))
+            .map(|rendered| keep_line_ends(rendered, content))
             .map_err(|failure| error::from_engine(&failure, context, place))?;
         if rendered.contains(OMIT) {
             return Err(error::omit_in_text(at));
@@ -300,6 +302,14 @@ impl Templates {
             }
         }
     }
+}
+
+/// Puts back the line ends behind a last `{% … %}`, which Jinja takes away and Ansible keeps.
+fn keep_line_ends(mut rendered: String, content: &str) -> String {
+    let count = |text: &str| text.bytes().rev().take_while(|byte| *byte == b'\n').count();
+    let lost = count(content).saturating_sub(count(&rendered));
+    rendered.extend(std::iter::repeat_n('\n', lost));
+    rendered
 }
 
 impl Context {

@@ -11,13 +11,67 @@ use super::filters::pattern;
 
 /// Every test there is, the engine's own included.
 pub(super) const TESTS: &[&str] = &[
-    "all", "any", "boolean", "change", "changed", "contains", "defined", "directory", "divisibleby",
-    "endingwith", "eq", "equalto", "escaped", "even", "exists", "failed", "failure", "false",
-    "falsy", "file", "filter", "float", "ge", "greaterthan", "gt", "in", "int", "integer",
-    "iterable", "le", "lessthan", "link", "lower", "lt", "mapping", "match", "ne", "none", "number",
-    "odd", "regex", "safe", "sameas", "search", "sequence", "skip", "skipped", "startingwith",
-    "string", "subset", "succeeded", "success", "successful", "superset", "test", "true", "truthy",
-    "undefined", "upper", "version", "version_compare",
+    "all",
+    "any",
+    "boolean",
+    "change",
+    "changed",
+    "contains",
+    "defined",
+    "directory",
+    "divisibleby",
+    "endingwith",
+    "eq",
+    "equalto",
+    "escaped",
+    "even",
+    "exists",
+    "failed",
+    "failure",
+    "false",
+    "falsy",
+    "file",
+    "filter",
+    "float",
+    "ge",
+    "greaterthan",
+    "gt",
+    "in",
+    "int",
+    "integer",
+    "iterable",
+    "le",
+    "lessthan",
+    "link",
+    "lower",
+    "lt",
+    "mapping",
+    "match",
+    "ne",
+    "none",
+    "number",
+    "odd",
+    "regex",
+    "safe",
+    "sameas",
+    "search",
+    "sequence",
+    "skip",
+    "skipped",
+    "startingwith",
+    "string",
+    "subset",
+    "succeeded",
+    "success",
+    "successful",
+    "superset",
+    "test",
+    "true",
+    "truthy",
+    "undefined",
+    "upper",
+    "version",
+    "version_compare",
 ];
 
 pub(super) fn add_to(environment: &mut Environment<'static>) {
@@ -47,8 +101,12 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     for name in ["version", "version_compare"] {
         environment.add_test(name, version);
     }
-    environment.add_test("subset", |part: Value, whole: Value| contains_all(&whole, &part));
-    environment.add_test("superset", |whole: Value, part: Value| contains_all(&whole, &part));
+    environment.add_test("subset", |part: Value, whole: Value| {
+        contains_all(&whole, &part)
+    });
+    environment.add_test("superset", |whole: Value, part: Value| {
+        contains_all(&whole, &part)
+    });
     environment.add_test("contains", |container: Value, item: Value| {
         if let (Some(text), Some(part)) = (container.as_str(), item.as_str()) {
             return Ok::<_, Error>(text.contains(part));
@@ -91,7 +149,12 @@ fn contains_all(whole: &Value, part: &Value) -> Result<bool, Error> {
     Ok(part.try_iter()?.all(|item| whole.contains(&item)))
 }
 
-fn version(value: Value, other: Value, operator: Option<String>, kwargs: Kwargs) -> Result<bool, Error> {
+fn version(
+    value: Value,
+    other: Value,
+    operator: Option<String>,
+    kwargs: Kwargs,
+) -> Result<bool, Error> {
     let operator = operator
         .or(kwargs.get("operator")?)
         .unwrap_or_else(|| "==".to_owned());

@@ -255,6 +255,9 @@ mod tests {
         let at = prepared.source.find("nofilter").unwrap_or_default();
         assert_eq!(prepared.original(at), r"{{ 'a\d' | ".len());
         assert_eq!(prepare(r"{{ 'it\'s' }}").source, r"'it\'s'");
-        assert_eq!(prepare(r"a\b {% set x = '\n' %}").source, r"a\b {% set x = '\n' %}");
+        assert_eq!(
+            prepare(r"a\b {% set x = '\n' %}").source,
+            r"a\b {% set x = '\n' %}"
+        );
     }
 }

@@ -26,10 +26,10 @@ pub(super) fn from_json(value: &Value) -> Engine {
             .unwrap_or_else(|| Engine::from(number.as_f64().unwrap_or_default())),
         Value::String(text) => Engine::from(text.as_str()),
         Value::Array(items) => items.iter().map(from_json).collect::<Vec<_>>().into(),
-        Value::Object(map) => map
-            .iter()
-            .map(|(key, item)| (key.as_str(), from_json(item)))
-            .collect(),
+        Value::Object(map) => Engine::from_pairs(
+            map.iter()
+                .map(|(key, item)| (key.as_str(), from_json(item))),
+        ),
     }
 }
 

@@ -45,7 +45,9 @@ impl Validator {
             self.report(found, false);
             if spec.expressions.contains(&key.as_str()) {
                 match &value.kind {
-                    NodeKind::Sequence(items) => items.iter().for_each(|item| self.expression(item)),
+                    NodeKind::Sequence(items) => {
+                        items.iter().for_each(|item| self.expression(item))
+                    }
                     _ => self.expression(value),
                 }
             } else {
@@ -66,7 +68,11 @@ impl Validator {
                 MismatchKind::Unknown { name, .. } => Problem::new(
                     "playbook::unknown_argument",
                     &key_in(args, &mismatch.path, name),
-                    format!("`{}` has no argument `{}`", spec.name, full_name(&mismatch.path, name)),
+                    format!(
+                        "`{}` has no argument `{}`",
+                        spec.name,
+                        full_name(&mismatch.path, name)
+                    ),
                     "not known",
                 )
                 .with_optional_help(mismatch.suggestion()),
@@ -82,7 +88,11 @@ impl Validator {
                     Problem::new(
                         "playbook::missing_argument",
                         &at,
-                        format!("`{}` needs the argument `{}`", spec.name, full_name(&mismatch.path, name)),
+                        format!(
+                            "`{}` needs the argument `{}`",
+                            spec.name,
+                            full_name(&mismatch.path, name)
+                        ),
                         format!("no `{name}`"),
                     )
                     .with_help(format!("for example:\n{}", spec.example.trim_end()))

@@ -312,7 +312,11 @@ impl Validator {
             self.templates_in(&repeat.items, false);
         }
         self.common(&task.common, &loop_names);
-        if let Some(label) = task.r#loop.as_ref().and_then(|repeat| repeat.label.as_ref()) {
+        if let Some(label) = task
+            .r#loop
+            .as_ref()
+            .and_then(|repeat| repeat.label.as_ref())
+        {
             self.templates_in(label, false);
         }
         self.arguments(task.module, &task.args, &task.module_at);

@@ -47,7 +47,9 @@ fn items(value: &Value, filter: &str) -> Result<Vec<Value>, Error> {
     match value.kind() {
         ValueKind::Seq | ValueKind::Iterable => Ok(value.try_iter()?.collect()),
         ValueKind::Undefined => Err(minijinja::ErrorKind::UndefinedError.into()),
-        kind => Err(say(format!("`{filter}` takes lists, and is given a {kind}"))),
+        kind => Err(say(format!(
+            "`{filter}` takes lists, and is given a {kind}"
+        ))),
     }
 }
 
@@ -109,9 +111,10 @@ fn dict2items(map: Value, kwargs: Kwargs) -> Result<Vec<Value>, Error> {
     Ok(entries(&map, "dict2items")?
         .into_iter()
         .map(|(key, value)| {
-            [(key_name.clone(), key), (value_name.clone(), value)]
-                .into_iter()
-                .collect()
+            Value::from_pairs([
+                (Value::from(key_name.as_str()), key),
+                (Value::from(value_name.as_str()), value),
+            ])
         })
         .collect())
 }
@@ -130,7 +133,7 @@ fn items2dict(list: Value, kwargs: Kwargs) -> Result<Value, Error> {
             Ok((key, value))
         })
         .collect::<Result<Vec<_>, _>>()
-        .map(|pairs| pairs.into_iter().collect())
+        .map(Value::from_pairs)
 }
 
 fn combine(base: Value, others: Rest<Value>, kwargs: Kwargs) -> Result<Value, Error> {
@@ -157,9 +160,7 @@ fn merge(base: &Value, over: &Value, recursive: bool) -> Result<Value, Error> {
     for (key, value) in entries(over, "combine")? {
         match merged.iter_mut().find(|(known, _)| *known == key) {
             Some((_, old))
-                if recursive
-                    && old.kind() == ValueKind::Map
-                    && value.kind() == ValueKind::Map =>
+                if recursive && old.kind() == ValueKind::Map && value.kind() == ValueKind::Map =>
             {
                 *old = merge(old, &value, true)?;
             }
@@ -167,5 +168,5 @@ fn merge(base: &Value, over: &Value, recursive: bool) -> Result<Value, Error> {
             None => merged.push((key, value)),
         }
     }
-    Ok(merged.into_iter().collect())
+    Ok(Value::from_pairs(merged))
 }

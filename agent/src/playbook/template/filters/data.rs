@@ -57,7 +57,12 @@ fn boolean(value: Value) -> Value {
 }
 
 /// As Jinja's: what is no number gives the default, 0.
-fn integer(value: Value, default: Option<Value>, base: Option<u32>, kwargs: Kwargs) -> Result<Value, Error> {
+fn integer(
+    value: Value,
+    default: Option<Value>,
+    base: Option<u32>,
+    kwargs: Kwargs,
+) -> Result<Value, Error> {
     let default = default
         .or(kwargs.get("default")?)
         .unwrap_or_else(|| Value::from(0));
@@ -162,7 +167,9 @@ pub(super) fn json(value: &Value) -> Result<serde_json::Value, Error> {
     to_json(value).map_err(|unfit| match unfit {
         super::super::value::Unfit::Undefined => ErrorKind::UndefinedError.into(),
         super::super::value::Unfit::Failed => say("a variable inside cannot be rendered"),
-        super::super::value::Unfit::Other(reason) => say(format!("this has no JSON form: {reason}")),
+        super::super::value::Unfit::Other(reason) => {
+            say(format!("this has no JSON form: {reason}"))
+        }
     })
 }
 

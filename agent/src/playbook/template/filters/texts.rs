@@ -339,7 +339,11 @@ fn filesizeformat(value: Value, binary: Option<bool>) -> Result<String, Error> {
     let mut unit = "";
     for (index, name) in UNITS.iter().enumerate().skip(1) {
         shown /= base;
-        unit = if *name == "K" && suffix == "B" { "k" } else { name };
+        unit = if *name == "K" && suffix == "B" {
+            "k"
+        } else {
+            name
+        };
         if shown < base || index == UNITS.len() - 1 {
             break;
         }

@@ -1,11 +1,16 @@
 //! Fits arguments to a module's JSON Schema, as generous as Ansible: `"yes"` is a boolean where one is
 //! wanted, a number is a text, `a,b` is a list of texts.
 
+mod convert;
+#[cfg(test)]
+mod promises;
+
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
+use self::convert::{boolean, integer, number, text};
 use super::template::{is_template, kind_of};
 use crate::modules::ModuleSpec;
 use crate::modules::module::ArgumentError;
@@ -286,7 +291,11 @@ impl<'a> Fitting<'a> {
         if !listed.is_empty() && !listed.contains(value) {
             let names: Vec<String> = listed
                 .iter()
-                .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+                .map(|value| {
+                    value
+                        .as_str()
+                        .map_or_else(|| value.to_string(), str::to_owned)
+                })
                 .collect();
             self.wrong(one_of(&names, value));
         }
@@ -420,9 +429,10 @@ impl<'a> Fitting<'a> {
         let mut fitted = Map::new();
         for (name, item) in given {
             let name = canonical(&name, properties).unwrap_or(name);
-            let Some(item_schema) = properties.get(&name).or_else(|| {
-                rest.filter(|rest| rest.is_object() || **rest == Value::Bool(true))
-            }) else {
+            let Some(item_schema) = properties
+                .get(&name)
+                .or_else(|| rest.filter(|rest| rest.is_object() || **rest == Value::Bool(true)))
+            else {
                 // A mapping that says nothing about other names takes them.
                 if rest.is_none() || (self.templates_fit && is_template(&name)) {
                     fitted.insert(name, item);
@@ -506,67 +516,4 @@ fn one_of(allowed: &[String], value: &Value) -> String {
         allowed.join(", "),
         near.unwrap_or_default()
     )
-}
-
-fn boolean(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(value) => Some(*value),
-        Value::Number(number) => match number.as_f64() {
-            Some(1.0) => Some(true),
-            Some(0.0) => Some(false),
-            _ => None,
-        },
-        Value::String(text) => match text.trim().to_lowercase().as_str() {
-            "yes" | "on" | "1" | "true" | "t" | "y" => Some(true),
-            "no" | "off" | "0" | "false" | "f" | "n" => Some(false),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-fn integer(value: &Value) -> Option<Number> {
-    match value {
-        Value::Number(number) if !number.is_f64() => Some(number.clone()),
-        Value::Number(number) => number
-            .as_f64()
-            .filter(|value| value.fract() == 0.0 && value.abs() < 9.0e15)
-            .map(|value| {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "whole and small enough, checked first"
-                )]
-                Number::from(value as i64)
-            }),
-        Value::String(text) => {
-            let text = text.trim();
-            text.parse::<i64>()
-                .map(Number::from)
-                .or_else(|_| text.parse::<u64>().map(Number::from))
-                .ok()
-        }
-        _ => None,
-    }
-}
-
-fn number(value: &Value) -> Option<Number> {
-    match value {
-        Value::Number(number) => Some(number.clone()),
-        Value::String(text) => integer(value).or_else(|| {
-            let number = text.trim().parse::<f64>().ok()?;
-            Number::from_f64(number)
-        }),
-        _ => None,
-    }
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        // Python's spelling, so that shared playbooks come out the same.
-        Value::Bool(true) => Some("True".to_owned()),
-        Value::Bool(false) => Some("False".to_owned()),
-        _ => None,
-    }
 }

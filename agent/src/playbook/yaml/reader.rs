@@ -1,237 +1,27 @@
-//! YAML text -> [`Node`]s with places. The only file that knows the YAML crates.
-//!
-//! `saphyr-parser` gives events with spans and scalar styles; `serde_yaml` reads the values. Where the
-//! two disagree about a document's shape or a text, the document is refused rather than guessed at.
-//! Plain scalars follow YAML 1.1 ([`super::scalar`]), because that is what Ansible's users write.
+//! Events -> nodes with places: aliases, merge keys, duplicate keys, tags, limits.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
-use serde_json::Value;
-use serde_yaml::Value as Yaml;
 
-use super::model::{Node, NodeKind};
-use super::scalar::{Plain, resolve};
-use crate::source::{Location, Problem, SourceFile};
+use super::places::Places;
+use crate::playbook::scalar::{Plain, resolve};
+use crate::source::{Location, Problem};
 
 /// Deeper nesting is refused; reading and rendering go down recursively.
 const MAX_DEPTH: usize = 64;
 /// More nodes, aliases expanded, are refused: a few lines of nested aliases can stand for gigabytes.
 const MAX_NODES: usize = 500_000;
 
-/// Reads a YAML file that holds exactly one document.
-///
-/// # Errors
-/// Everything that is wrong with the text, each with its place.
-pub fn parse(file: &Arc<SourceFile>) -> Result<Node, Vec<Problem>> {
-    let places = Places::new(file);
-    let mut reader = Reader {
-        places: &places,
-        events: Vec::new(),
-        next: 0,
-        anchors: HashMap::new(),
-        open_anchors: Vec::new(),
-        nodes: 0,
-        problems: Vec::new(),
-    };
-    reader.read_events().map_err(|problem| vec![problem])?;
-    let root = reader.document().map_err(|stop| match stop {
-        Some(problem) => vec![problem],
-        None => std::mem::take(&mut reader.problems),
-    })?;
-    if !reader.problems.is_empty() {
-        return Err(reader.problems);
-    }
-    let values: Yaml = serde_yaml::from_str(&file.text).map_err(|error| {
-        let at = error.location().map_or_else(
-            || places.file_start(),
-            |place| places.at_line_column(place.line(), place.column()),
-        );
-        vec![places.syntax_problem(at, &without_position(&error.to_string()), &[])]
-    })?;
-    let mut problems = Vec::new();
-    let node = root.combine(&values, &mut problems);
-    match (node, problems.is_empty()) {
-        (Some(node), true) => Ok(node),
-        _ => Err(problems),
-    }
-}
-
-/// Writes a value as block-style YAML, keys sorted as Ansible's filters do.
-pub(super) fn to_text(value: &Value) -> Option<String> {
-    fn sorted(value: &Value) -> Value {
-        match value {
-            Value::Array(items) => items.iter().map(sorted).collect(),
-            Value::Object(map) => {
-                let mut entries: Vec<_> = map.iter().collect();
-                entries.sort_by_key(|(key, _)| key.as_str());
-                entries
-                    .into_iter()
-                    .map(|(key, item)| (key.clone(), sorted(item)))
-                    .collect::<serde_json::Map<_, _>>()
-                    .into()
-            }
-            other => other.clone(),
-        }
-    }
-    serde_yaml::to_string(&sorted(value)).ok()
-}
-
-/// Cuts serde_yaml's own ` at line 1 column 2` off: the problem carries the place.
-fn without_position(message: &str) -> String {
-    let parts: Vec<&str> = message
-        .split(", ")
-        .map(|part| part.split(" at line ").next().unwrap_or(part))
-        .collect();
-    parts.join(", ")
-}
-
-/// Turns the parser's character positions into byte ranges.
-struct Places {
-    file: Arc<SourceFile>,
-    /// Byte offset of each character; `None` where the text is ASCII and they are the same.
-    bytes: Option<Vec<usize>>,
-}
-
-impl Places {
-    fn new(file: &Arc<SourceFile>) -> Self {
-        let bytes = (!file.text.is_ascii())
-            .then(|| file.text.char_indices().map(|(offset, _)| offset).collect());
-        Self {
-            file: Arc::clone(file),
-            bytes,
-        }
-    }
-
-    fn byte(&self, character: usize) -> usize {
-        let end = self.file.text.len();
-        match &self.bytes {
-            None => character.min(end),
-            Some(bytes) => bytes.get(character).copied().unwrap_or(end),
-        }
-    }
-
-    fn location(&self, start: usize, end: usize) -> Location {
-        Location {
-            file: Arc::clone(&self.file),
-            start,
-            end: end.max(start),
-        }
-    }
-
-    /// The span without the white space (and line ends of block scalars) behind it.
-    fn at(&self, span: Span) -> Location {
-        let start = self.byte(span.start.index());
-        let end = self.byte(span.end.index()).max(start);
-        let length = self.file.text[start..end].trim_end().len();
-        self.location(start, start + length)
-    }
-
-    /// One character, or nothing at the end of the text.
-    fn character_at(&self, start: usize) -> Location {
-        let mut start = start.min(self.file.text.len());
-        while !self.file.text.is_char_boundary(start) {
-            start -= 1;
-        }
-        let length = self.file.text[start..]
-            .chars()
-            .next()
-            .filter(|c| *c != '\n')
-            .map_or(0, char::len_utf8);
-        self.location(start, start + length)
-    }
-
-    fn file_start(&self) -> Location {
-        self.location(0, 0)
-    }
-
-    /// From a 1-based line and column in characters.
-    fn at_line_column(&self, line: usize, column: usize) -> Location {
-        let mut start = 0;
-        for _ in 1..line {
-            match self.file.text[start..].find('\n') {
-                Some(length) => start += length + 1,
-                None => return self.character_at(self.file.text.len()),
-            }
-        }
-        let rest = &self.file.text[start..];
-        let offset = rest
-            .char_indices()
-            .nth(column.saturating_sub(1))
-            .map_or(rest.len(), |(offset, _)| offset);
-        self.character_at(start + offset)
-    }
-
-    /// A parse error; where a tab indents a line at or before it, the tab is what is wrong.
-    fn syntax_problem(&self, at: Location, message: &str, scalars: &[Location]) -> Problem {
-        if let Some(tab) = self.tab_before(&at, scalars) {
-            return Problem::new(
-                "playbook::yaml_tab",
-                &tab,
-                "a tab indents this line",
-                "a tab",
-            )
-            .with_help("a tab has no fixed width in YAML: indent with spaces");
-        }
-        Problem::new(
-            "playbook::yaml_syntax",
-            &at,
-            format!("this is not valid YAML: {message}"),
-            "here",
-        )
-        .with_optional_help(syntax_help(message, &self.file.text[at.start..]))
-    }
-
-    fn tab_before(&self, at: &Location, scalars: &[Location]) -> Option<Location> {
-        let mut found = None;
-        let mut start = 0;
-        for line in self.file.text.split_inclusive('\n') {
-            if start > at.start {
-                break;
-            }
-            let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
-            if let Some(tab) = line[..indent].find('\t') {
-                let tab = start + tab;
-                // Inside a text (a Makefile in a block scalar) a tab is content.
-                let inside = scalars.iter().any(|s| s.start <= tab && tab < s.end);
-                if !inside && !line.trim().is_empty() {
-                    found = Some(self.location(tab, tab + 1));
-                }
-            }
-            start += line.len();
-        }
-        found
-    }
-}
-
-fn syntax_help(message: &str, rest: &str) -> Option<String> {
-    if message.contains("mapping values are not allowed") {
-        return Some("a text that contains `: ` must stand in quotes".into());
-    }
-    match rest.chars().next() {
-        Some('%' | '@' | '`') => {
-            Some("a text that begins with this character must stand in quotes".into())
-        }
-        Some('{') if rest.starts_with("{{") => Some(
-            "a value that begins with `{{` must stand in quotes: \"{{ … }}\"".into(),
-        ),
-        _ if message.contains("unknown escape") => {
-            Some("double the backslash, or use single quotes".into())
-        }
-        _ => None,
-    }
-}
-
 /// A node as the events tell it, aliases already replaced by what they stand for.
 #[derive(Clone)]
-struct Raw {
-    kind: RawKind,
-    at: Location,
+pub(super) struct Raw {
+    pub kind: RawKind,
+    pub at: Location,
 }
 
 #[derive(Clone)]
-enum RawKind {
+pub(super) enum RawKind {
     Scalar { text: String, typing: Typing },
     Sequence(Vec<Raw>),
     Mapping(Vec<(String, Location, Raw)>),
@@ -239,14 +29,15 @@ enum RawKind {
 
 /// How a scalar gets its type.
 #[derive(Clone, Copy, PartialEq)]
-enum Typing {
+pub(super) enum Typing {
     /// By YAML 1.1's rules.
     Plain,
     /// Quoted, block or `!!str`: a text.
     Text,
 }
 
-struct Reader<'a> {
+/// Reads the events of a text into [`Raw`] nodes.
+pub(super) struct Reader<'a> {
     places: &'a Places,
     events: Vec<(Event<'a>, Span)>,
     next: usize,
@@ -260,6 +51,18 @@ struct Reader<'a> {
 type Stop = Option<Problem>;
 
 impl<'a> Reader<'a> {
+    pub fn new(places: &'a Places) -> Self {
+        Self {
+            places,
+            events: Vec::new(),
+            next: 0,
+            anchors: HashMap::new(),
+            open_anchors: Vec::new(),
+            nodes: 0,
+            problems: Vec::new(),
+        }
+    }
+
     fn read_events(&mut self) -> Result<(), Problem> {
         let mut scalars = Vec::new();
         let mut depth = 0_usize;
@@ -312,7 +115,20 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn document(&mut self) -> Result<Raw, Stop> {
+    /// Reads the one document.
+    pub fn document(mut self) -> Result<Raw, Vec<Problem>> {
+        self.read_events().map_err(|problem| vec![problem])?;
+        match self.root() {
+            Ok(root) if self.problems.is_empty() => Ok(root),
+            Ok(_) | Err(None) => Err(self.problems),
+            Err(Some(problem)) => {
+                self.problems.push(problem);
+                Err(self.problems)
+            }
+        }
+    }
+
+    fn root(&mut self) -> Result<Raw, Stop> {
         if self.events.is_empty() {
             return Err(Some(Problem::new(
                 "playbook::yaml_empty",
@@ -353,6 +169,14 @@ impl<'a> Reader<'a> {
             Event::Alias(id) => return self.alias(id, &at),
             Event::Scalar(text, style, anchor, tag) => {
                 let typing = self.scalar_typing(style, tag.as_deref(), &at);
+                if typing == Typing::Plain
+                    && let Plain::Unfit(reason) = resolve(&text)
+                {
+                    self.problems.push(
+                        Problem::new("playbook::yaml_number", &at, reason, "this number")
+                            .with_help("write it in quotes"),
+                    );
+                }
                 let kind = RawKind::Scalar {
                     text: text.into_owned(),
                     typing,
@@ -459,7 +283,10 @@ impl<'a> Reader<'a> {
                     Problem::new(
                         "playbook::yaml_duplicate_key",
                         &key.at,
-                        format!("`{name}` stands twice in this mapping, first at {}", first.1),
+                        format!(
+                            "`{name}` stands twice in this mapping, first at {}",
+                            first.1
+                        ),
                         "a second time",
                     )
                     .with_help("keep one of the two"),
@@ -475,11 +302,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `<<: *a` or `<<: [*a, *b]`: what is there already wins.
-    fn merge(
-        &mut self,
-        value: Raw,
-        merged: &mut Vec<(String, Location, Raw)>,
-    ) -> Result<(), Stop> {
+    fn merge(&mut self, value: Raw, merged: &mut Vec<(String, Location, Raw)>) -> Result<(), Stop> {
         match value.kind {
             RawKind::Mapping(entries) => {
                 for entry in entries {
@@ -596,99 +419,5 @@ impl<'a> Reader<'a> {
             )
             .with_optional_help(help.map(str::to_owned)),
         );
-    }
-}
-
-impl Raw {
-    /// Puts the values that serde_yaml read at the places that the events gave.
-    fn combine(&self, value: &Yaml, problems: &mut Vec<Problem>) -> Option<Node> {
-        let kind = match &self.kind {
-            RawKind::Scalar {
-                text,
-                typing: Typing::Plain,
-            } => match resolve(text) {
-                Plain::Null => NodeKind::Null,
-                Plain::Bool(value) => NodeKind::Bool(value),
-                Plain::Number(value) => NodeKind::Number(value),
-                Plain::Text => NodeKind::String(text.clone()),
-                Plain::Unfit(reason) => {
-                    problems.push(
-                        Problem::new("playbook::yaml_number", &self.at, reason, "this number")
-                            .with_help("write it in quotes"),
-                    );
-                    return None;
-                }
-            },
-            RawKind::Scalar { text, .. } => match untagged(value) {
-                Yaml::String(value) if value == text => NodeKind::String(value.clone()),
-                _ => return self.disagree(problems),
-            },
-            RawKind::Sequence(items) => match untagged(value) {
-                Yaml::Sequence(values) if values.len() == items.len() => {
-                    let nodes: Vec<_> = items
-                        .iter()
-                        .zip(values)
-                        .filter_map(|(item, value)| item.combine(value, problems))
-                        .collect();
-                    NodeKind::Sequence(nodes)
-                }
-                _ => return self.disagree(problems),
-            },
-            RawKind::Mapping(entries) => {
-                let Yaml::Mapping(values) = untagged(value) else {
-                    return self.disagree(problems);
-                };
-                let mut nodes = Vec::with_capacity(entries.len());
-                for (key, at, item) in entries {
-                    let Some(value) = lookup(values, key) else {
-                        item.disagree(problems);
-                        continue;
-                    };
-                    if let Some(node) = item.combine(value, problems) {
-                        nodes.push((key.clone(), at.clone(), node));
-                    }
-                }
-                NodeKind::Mapping(nodes)
-            }
-        };
-        Some(Node {
-            kind,
-            at: self.at.clone(),
-        })
-    }
-
-    fn disagree(&self, problems: &mut Vec<Problem>) -> Option<Node> {
-        problems.push(
-            Problem::new(
-                "playbook::yaml_ambiguous",
-                &self.at,
-                "YAML 1.1 and YAML 1.2 read this differently",
-                "ambiguous",
-            )
-            .with_help("write it in a plainer way: quote texts, indent with spaces"),
-        );
-        None
-    }
-}
-
-fn untagged(value: &Yaml) -> &Yaml {
-    match value {
-        Yaml::Tagged(tagged) => untagged(&tagged.value),
-        other => other,
-    }
-}
-
-/// Finds a key in its own mapping or in those merged into it, nearest first.
-fn lookup<'a>(values: &'a serde_yaml::Mapping, key: &str) -> Option<&'a Yaml> {
-    if let Some(value) = values.get(key) {
-        return Some(value);
-    }
-    match values.get("<<").map(untagged)? {
-        Yaml::Mapping(merged) => lookup(merged, key),
-        Yaml::Sequence(items) => items.iter().find_map(|item| match untagged(item) {
-            Yaml::Mapping(merged) => lookup(merged, key),
-            _ => None,
-        }),
-        _ => None,
     }
 }
