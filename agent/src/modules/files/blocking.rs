@@ -27,3 +27,17 @@ where
         },
     }
 }
+
+/// Runs work that nobody can interrupt (a terminal, a silent server) on a thread of its own, which is
+/// left behind when the caller gives up. On the runtime's threads it would hold up the agent's end.
+///
+/// # Errors
+/// `None` when the work panicked, which has been reported by then.
+pub async fn detached<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (send, receive) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // Nobody may be listening any more.
+        let _ = send.send(work());
+    });
+    receive.await.ok()
+}

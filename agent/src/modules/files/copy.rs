@@ -1,10 +1,8 @@
 //! `copy`: puts a file's, text's or directory's content where it belongs, whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -13,15 +11,14 @@ use serde_json::Value;
 
 use super::attributes::{Attributes, Mode, Wanted, apply_to_path, umask};
 use super::blocking::blocking;
+use super::content::{Source, keep_backup, same_content, validate, write_content};
 use super::copy_dir;
 use super::durable::{
-    CHUNK_BYTES, PendingFile, kind_of, metadata_of, mode_of, parent_of, read_through,
-    remove_partial, sha256_file,
+    PendingFile, kind_of, metadata_of, mode_of, parent_of, remove_partial, sha256_file,
 };
 use super::error::{FilesError, FilesResult, human_bytes};
 use super::result::with_file_facts;
 use super::stat::ansible_checksum;
-use crate::modules::control::words;
 use crate::modules::error::PathError;
 use crate::modules::{
     Kind, Module, ModuleError, Outcome, OutputFile, Plan, Recovery, TaskContext, TypedModule,
@@ -120,15 +117,6 @@ pub(super) enum Do {
     Look,
     /// Changes.
     Change,
-}
-
-/// Where a file's new content comes from.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Source<'a> {
-    /// A file.
-    File(&'a Path),
-    /// Text of the task.
-    Text(&'a str),
 }
 
 /// What became, or would become, of one file.
@@ -259,18 +247,18 @@ impl CopyModule {
         if found.is_some() && !self.force {
             return Ok(change);
         }
-        if let Some(meta) = file {
-            if same_content(ctx, source, target)? {
-                let (attributes, lines) = wanted.difference(meta);
-                if mode == Do::Change && attributes != Attributes::default() {
-                    apply_to_path(target, &attributes)?;
-                    File::open(target)
-                        .and_then(|file| file.sync_all())
-                        .map_err(PathError::on("sync", target))?;
-                }
-                change.lines = lines;
-                return Ok(change);
+        if let Some(meta) = file
+            && same_content(ctx, source, target)?
+        {
+            let (attributes, lines) = wanted.difference(meta);
+            if mode == Do::Change && attributes != Attributes::default() {
+                apply_to_path(target, &attributes)?;
+                File::open(target)
+                    .and_then(|file| file.sync_all())
+                    .map_err(PathError::on("sync", target))?;
             }
+            change.lines = lines;
+            return Ok(change);
         }
         let verb = if found.is_some() { "replace" } else { "create" };
         change.lines.push(format!("{verb} {}", target.display()));
@@ -310,124 +298,6 @@ impl CopyModule {
         pending.commit(&attributes)?;
         Ok(change)
     }
-}
-
-fn same_content(ctx: &TaskContext, source: Source<'_>, target: &Path) -> FilesResult<bool> {
-    let mut new = match source {
-        Source::Text(text) => {
-            let size = fs::metadata(target)
-                .map_err(PathError::on("inspect", target))?
-                .len();
-            return Ok(size == text.len() as u64
-                && fs::read(target).map_err(PathError::on("read", target))? == text.as_bytes());
-        }
-        Source::File(path) => File::open(path).map_err(PathError::on("open", path))?,
-    };
-    let size = |file: &File| file.metadata().map(|meta| meta.len());
-    let mut old = File::open(target).map_err(PathError::on("open", target))?;
-    let sizes = size(&new).and_then(|new| Ok((new, size(&old)?)));
-    let (new_size, old_size) = sizes.map_err(PathError::on("inspect", target))?;
-    if new_size != old_size {
-        return Ok(false);
-    }
-    let mut same = true;
-    let mut buffer = vec![0; CHUNK_BYTES];
-    let path = match source {
-        Source::File(path) => path,
-        Source::Text(_) => target,
-    };
-    read_through(&mut new, path, &ctx.cancel, |piece| {
-        if same {
-            old.read_exact(&mut buffer[..piece.len()])
-                .map_err(PathError::on("read", target))?;
-            same = buffer[..piece.len()] == *piece;
-        }
-        Ok(())
-    })?;
-    Ok(same)
-}
-
-fn write_content(
-    ctx: &TaskContext,
-    source: Source<'_>,
-    pending: &mut PendingFile,
-) -> FilesResult<()> {
-    let temporary = pending.path().to_path_buf();
-    match source {
-        Source::Text(text) => {
-            pending
-                .file
-                .write_all(text.as_bytes())
-                .map_err(PathError::on("write", &temporary))?;
-        }
-        Source::File(path) => {
-            let mut file = File::open(path).map_err(PathError::on("open", path))?;
-            if rustix::fs::ioctl_ficlone(&pending.file, &file).is_ok() {
-                return Ok(());
-            }
-            let total = file.metadata().map(|meta| meta.len()).ok();
-            let mut done = 0;
-            read_through(&mut file, path, &ctx.cancel, |piece| {
-                pending
-                    .file
-                    .write_all(piece)
-                    .map_err(PathError::on("write", &temporary))?;
-                done += piece.len() as u64;
-                ctx.progress.bytes(done, total);
-                Ok(())
-            })?;
-        }
-    }
-    Ok(())
-}
-
-fn validate(ctx: &TaskContext, command: &str, temporary: &Path, target: &Path) -> FilesResult<()> {
-    if !command.contains("%s") {
-        return Err(FilesError::argument("`validate` must contain %s").into());
-    }
-    let words = words::split(command)
-        .map_err(|error| FilesError::argument(format!("`validate`: {error}")))?;
-    let path = temporary.display().to_string();
-    let mut words = words.iter().map(|word| word.replace("%s", &path));
-    let Some(program) = words.next() else {
-        return Err(FilesError::argument("`validate` is empty").into());
-    };
-    let output = Command::new(&program)
-        .args(words)
-        .envs(&ctx.environment)
-        .current_dir(&ctx.base_dir)
-        .stdin(std::process::Stdio::null())
-        .output()
-        .map_err(PathError::on("run", Path::new(&program)))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = [output.stderr, output.stdout].concat();
-    Err(FilesError::Invalid {
-        path: target.to_path_buf(),
-        command: command.to_owned(),
-        output: String::from_utf8_lossy(&said[..said.len().min(2000)])
-            .trim()
-            .to_owned(),
-    }
-    .into())
-}
-
-/// Keeps the old content under a name with process and time, as Ansible names it.
-fn keep_backup(ctx: &TaskContext, target: &Path) -> FilesResult<PathBuf> {
-    let time = jiff::Zoned::now().strftime("%Y-%m-%d@%H:%M:%S").to_string();
-    let mut name = target.as_os_str().to_owned();
-    name.push(format!(".{}.{time}~", std::process::id()));
-    let backup = PathBuf::from(name);
-    let meta = fs::metadata(target).map_err(PathError::on("inspect", target))?;
-    let mut pending = PendingFile::create(&backup, &ctx.attempt)?;
-    write_content(ctx, Source::File(target), &mut pending)?;
-    pending.commit(&Attributes {
-        mode: Some(mode_of(&meta)),
-        uid: Some(meta.uid()),
-        gid: Some(meta.gid()),
-    })?;
-    Ok(backup)
 }
 
 #[async_trait]

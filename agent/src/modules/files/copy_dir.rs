@@ -5,7 +5,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::attributes::{Attributes, Mode, Wanted, apply_to_path, umask};
-use super::copy::{Change, CopyModule, Do, Source};
+use super::content::Source;
+use super::copy::{Change, CopyModule, Do};
 use super::durable::{
     free_bytes, fsync_dir, kind_of, metadata_of, mode_of, nearest_existing, parent_of,
     remove_if_there, remove_partial, rename_noreplace, sibling,

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use super::super::durable::sibling;
+use super::super::durable::{CHUNK_BYTES, sibling};
 use super::super::tree_copy::tests::make_tree;
 use super::*;
 

@@ -314,7 +314,7 @@ pub fn nearest_existing(path: &Path) -> PathBuf {
 pub fn free_bytes(path: &Path) -> Result<(u64, u64), PathError> {
     let stat = nix::sys::statvfs::statvfs(path)
         .map_err(|error| PathError::on("inspect the filesystem of", path)(error.into()))?;
-    let unit = u64::from(stat.fragment_size());
+    let unit = stat.fragment_size();
     // Blocks that are kept for root count for root alone.
     let blocks = if nix::unistd::geteuid().is_root() {
         stat.blocks_free()
@@ -322,8 +322,8 @@ pub fn free_bytes(path: &Path) -> Result<(u64, u64), PathError> {
         stat.blocks_available()
     };
     Ok((
-        u64::from(blocks).saturating_mul(unit),
-        u64::from(stat.blocks()).saturating_mul(unit),
+        blocks.saturating_mul(unit),
+        stat.blocks().saturating_mul(unit),
     ))
 }
 

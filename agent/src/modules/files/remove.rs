@@ -127,7 +127,7 @@ fn delete_below(dir: &Path, ctx: &TaskContext, count: &mut u64) -> FilesResult<(
             fs::remove_file(&path).map_err(PathError::on("remove", &path))?;
         }
         *count += 1;
-        if *count % 256 == 0 {
+        if count.is_multiple_of(256) {
             ctx.progress.items(*count, None, path.display().to_string());
         }
     }

@@ -64,7 +64,7 @@ fn add(
     if meta.is_file() {
         size.bytes += meta.len();
     }
-    if size.files % 4096 == 0 {
+    if size.files.is_multiple_of(4096) {
         ctx.progress
             .items(size.files, None, format!("counting {}", path.display()));
     }
