@@ -1,6 +1,6 @@
 //! Modules for the Docker Engine, and the containers of services.
 
-mod arguments;
+pub(crate) mod arguments;
 pub mod client;
 mod compare;
 mod container;

@@ -106,13 +106,17 @@ impl fmt::Debug for Server {
 /// Returns the name under which the sessions of an attempt show in `pg_stat_activity`.
 #[must_use]
 pub fn session_name(attempt: &str) -> String {
+    // The server shows anything but ASCII as question marks.
+    let attempt: String = attempt.chars().filter(char::is_ascii_graphic).collect();
     let name = format!("kaapana-agent {attempt}");
     if name.len() <= NAME_LIMIT {
         return name;
     }
     // The end of an id is what tells two apart.
-    let tail: String = attempt.chars().rev().take(NAME_LIMIT - 16).collect();
-    format!("kaapana-agent …{}", tail.chars().rev().collect::<String>())
+    format!(
+        "kaapana-agent ..{}",
+        &attempt[attempt.len() - (NAME_LIMIT - 16)..]
+    )
 }
 
 impl Login {

@@ -231,7 +231,9 @@ fn decode_array(inner: &Type, raw: &[u8]) -> Result<Value, Box<dyn Error + Sync 
         0 => return Ok(Value::Array(Vec::new())),
         1 => {}
         _ => {
-            return Err("arrays of more than one dimension are not shown; cast them to text".into());
+            return Err(
+                "arrays of more than one dimension are not shown; cast them to text".into(),
+            );
         }
     }
     let (length, _lower) = (next(raw)?, next(raw)?);

@@ -1,16 +1,38 @@
 //! Modules for PostgreSQL servers.
 
+mod checksum;
 pub mod connect;
+mod data_dir;
+mod dump;
+mod dump_text;
 pub mod error;
+mod files;
+mod history;
 pub mod holders;
 mod json;
 mod ping;
 mod query;
+mod restore;
+mod restore_psql;
+mod restore_target;
+mod schema_version;
+mod script;
+mod sessions;
+mod snapshot;
+pub mod snapshot_model;
 pub mod sql_split;
+mod verify;
 
+pub use data_dir::PostgresqlDataDirectory;
+pub use dump::PostgresqlDump;
 pub use error::{PostgresError, SqlError};
 pub use ping::PostgresqlPing;
 pub use query::{PostgresqlQuery, PostgresqlSelect};
+pub use restore::PostgresqlRestore;
+pub use schema_version::PostgresqlSchemaVersion;
+pub use script::PostgresqlScript;
+pub use snapshot::PostgresqlSnapshot;
+pub use verify::PostgresqlVerify;
 
 use super::module::{ModuleSpec, spec_of};
 
@@ -18,8 +40,15 @@ use super::module::{ModuleSpec, spec_of};
 #[must_use]
 pub fn modules() -> Vec<ModuleSpec> {
     vec![
+        spec_of::<PostgresqlDataDirectory>(),
+        spec_of::<PostgresqlDump>(),
         spec_of::<PostgresqlPing>(),
         spec_of::<PostgresqlQuery>(),
         spec_of::<PostgresqlSelect>(),
+        spec_of::<PostgresqlRestore>(),
+        spec_of::<PostgresqlSchemaVersion>(),
+        spec_of::<PostgresqlScript>(),
+        spec_of::<PostgresqlSnapshot>(),
+        spec_of::<PostgresqlVerify>(),
     ]
 }

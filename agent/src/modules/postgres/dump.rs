@@ -1,0 +1,413 @@
+//! `postgresql_dump`: a plain dump, made by the server's own pg_dump.
+
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncWrite;
+
+use super::connect::{Server, with_login};
+use super::dump_text::is_complete;
+use super::error::PostgresError;
+use super::files::{hash_file, rename_new, sync_parent, write_whole};
+use crate::modules::context::{Progress, TaskContext};
+use crate::modules::docker::exec::{ExecRequest, ExecStreams, run};
+use crate::modules::docker::{client, target};
+use crate::modules::error::{ModuleError, PathError};
+use crate::modules::module::{Kind, Module, Outcome, OutputFile, Plan, Recovery, TypedModule};
+
+with_login! {
+    /// Dumps a database to plain SQL with the pg_dump of its own container.
+    pub struct PostgresqlDump {
+        /// Database. Default: the service's.
+        #[serde(default, alias = "login_db")]
+        pub db: Option<String>,
+        /// File that gets the dump; it must not exist. Beside it `<dest>.sha256` says its checksum,
+        /// for `sha256sum -c`. Relative paths start at the playbook.
+        #[serde(alias = "target")]
+        pub dest: PathBuf,
+        /// Container that has pg_dump and the server. Default: the service's.
+        #[serde(default)]
+        pub container: Option<String>,
+        /// More arguments of pg_dump, word by word.
+        #[serde(default, alias = "dump_extra_args")]
+        pub extra_args: Vec<String>,
+    }
+}
+
+impl TypedModule for PostgresqlDump {
+    const NAME: &'static str = "postgresql_dump";
+    const ALIASES: &'static [&'static str] = &["kaapana.agent.postgresql_dump"];
+    const KIND: Kind = Kind::OneWay;
+    const SUMMARY: &'static str =
+        "Dumps a database to a plain SQL file that is proved to be whole.";
+    const EXAMPLE: &'static str = r#"- name: Dump to plain SQL
+  postgresql_dump:
+    db: pacsdb
+    dest: "{{ backup_dir }}/pacsdb_old.sql"
+  register: dump   # dump.dest, .size, .checksum (sha256:<hex>), .sha256, .program
+"#;
+}
+
+/// How much of the end is kept to look for the completion line.
+const TAIL: usize = 4 * 1024;
+/// First line of the checksum file; says who made the dump. `sha256sum -c` passes such lines over.
+const MADE_BY: &str = "# kaapana-agent attempt ";
+
+impl PostgresqlDump {
+    fn dest(&self, ctx: &TaskContext) -> PathBuf {
+        ctx.resolve(&self.dest)
+    }
+
+    async fn dump(
+        &self,
+        ctx: &TaskContext,
+        dest: &Path,
+        partial: &Path,
+    ) -> Result<Outcome, ModuleError> {
+        let server = self.login().server(ctx)?;
+        let db = server.db(self.db.as_deref());
+        let container = target(ctx, self.container.as_deref(), self.service.as_deref())?;
+        let docker = client::connect(ctx).await?;
+        let version = ExecRequest::new(["pg_dump", "--version"]);
+        let version =
+            crate::modules::docker::exec::run_ok(&docker, &container, &version, &ctx.cancel)
+                .await?;
+        let program = version.stdout.trim().to_owned();
+        let total = estimate(&server, &db).await?;
+        let request = request(&server, &db, &self.extra_args);
+        let mut sink = Sink::create(partial, ctx.progress.clone(), total)?;
+        let mut hear = |line: &str| ctx.progress.line(ctx.redactor.text(line));
+        let streams = ExecStreams {
+            stdin: None,
+            stdout: Some(&mut sink),
+            on_stderr: Some(&mut hear),
+        };
+        let end = match run(&docker, &container, &request, streams, &ctx.cancel).await {
+            Ok(end) => end,
+            // A full disk is said with the file that did not fit.
+            Err(error) => match sink.failed.take() {
+                Some(source) => {
+                    let path = partial.to_path_buf();
+                    return Err(PathError {
+                        action: "write",
+                        path,
+                        source,
+                    }
+                    .into());
+                }
+                None => return Err(error),
+            },
+        };
+        if end.exit_code != 0 {
+            return Err(PostgresError::Program {
+                program: "pg_dump",
+                rc: end.exit_code,
+                place: None,
+                stderr: ctx.redactor.text(&end.stderr),
+            }
+            .into());
+        }
+        if !is_complete(&sink.tail) {
+            return Err(PostgresError::BadDump {
+                path: dest.to_path_buf(),
+                message: "pg_dump ended without its completion line".into(),
+                help: "check that the container has room and memory, then run the playbook again"
+                    .into(),
+            }
+            .into());
+        }
+        let (size, sha256) = sink.finish(partial).await?;
+        self.put_in_place(ctx, dest, partial, &sha256)?;
+        Ok(outcome(dest, size, &sha256).with("program", program))
+    }
+
+    /// The checksum file first: with it, a finished dump proves by whom it was made, whenever the
+    /// agent is killed.
+    fn put_in_place(
+        &self,
+        ctx: &TaskContext,
+        dest: &Path,
+        partial: &Path,
+        sha256: &str,
+    ) -> Result<(), ModuleError> {
+        let name = dest.file_name().unwrap_or_default().to_string_lossy();
+        let text = format!("{MADE_BY}{}\n{sha256}  {name}\n", ctx.attempt);
+        write_whole(&sums_of(dest), text.as_bytes())?;
+        rename_new(partial, dest).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => ModuleError::from(PostgresError::DestExists {
+                path: dest.to_path_buf(),
+            }),
+            _ => PathError {
+                action: "rename into place",
+                path: dest.to_path_buf(),
+                source,
+            }
+            .into(),
+        })?;
+        sync_parent(dest)?;
+        Ok(())
+    }
+}
+
+fn outcome(dest: &Path, size: u64, sha256: &str) -> Outcome {
+    let file = OutputFile {
+        path: dest.to_path_buf(),
+        size,
+        sha256: sha256.to_owned(),
+    };
+    Outcome::changed()
+        .with("dest", dest.display().to_string())
+        .with("size", size)
+        .with("checksum", format!("sha256:{sha256}"))
+        .with("sha256", sha256)
+        .with("checksum_file", sums_of(dest).display().to_string())
+        .output(file)
+        .summary(format!("{} ({} MiB)", dest.display(), size >> 20))
+}
+
+fn beside(dest: &Path, suffix: &str) -> PathBuf {
+    let mut name = dest.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn sums_of(dest: &Path) -> PathBuf {
+    beside(dest, ".sha256")
+}
+
+fn partial_of(dest: &Path) -> PathBuf {
+    beside(dest, ".partial")
+}
+
+/// The password goes through the environment, where no process list shows it, and so does the name
+/// of the database, which pg_dump would otherwise take for a connection string.
+fn request(server: &Server, db: &str, extra: &[String]) -> ExecRequest {
+    let mut command = vec![
+        "pg_dump".to_owned(),
+        "--exclude-schema=kaapana_agent".to_owned(),
+    ];
+    command.extend(extra.iter().cloned());
+    let request = ExecRequest::new(command)
+        .env("PGUSER", &server.user)
+        .env("PGDATABASE", db)
+        .env("LC_MESSAGES", "C");
+    match &server.password {
+        Some(password) => request.env("PGPASSWORD", password),
+        None => request,
+    }
+}
+
+/// Size of all tables: about what a dump has, since text is larger and free space is not dumped.
+async fn estimate(server: &Server, db: &str) -> Result<u64, PostgresError> {
+    let client = server.connect(db).await?;
+    let row = client
+        .query_one(
+            "SELECT coalesce(sum(pg_table_size(c.oid)), 0)::bigint FROM pg_class c \
+             JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'",
+            &[],
+        )
+        .await
+        .map_err(PostgresError::sql("estimate the size of the dump"))?;
+    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+}
+
+/// Gets the dump: writes, hashes, and remembers the end.
+struct Sink {
+    file: tokio::fs::File,
+    hasher: Sha256,
+    size: u64,
+    tail: Vec<u8>,
+    progress: Progress,
+    total: u64,
+    shown: u64,
+    failed: Option<io::Error>,
+}
+
+impl Sink {
+    fn create(path: &Path, progress: Progress, total: u64) -> Result<Self, PathError> {
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(PathError::on("create", path))?;
+        Ok(Self {
+            file: tokio::fs::File::from_std(file),
+            hasher: Sha256::new(),
+            size: 0,
+            tail: Vec::new(),
+            progress,
+            total,
+            shown: 0,
+            failed: None,
+        })
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        self.tail
+            .extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
+        let extra = self.tail.len().saturating_sub(TAIL);
+        self.tail.drain(..extra);
+        if self.size - self.shown >= 1024 * 1024 {
+            self.shown = self.size;
+            self.progress
+                .bytes(self.size, Some(self.total.max(self.size)));
+        }
+    }
+
+    /// Keeps a copy of what went wrong; the caller sees only that something did.
+    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result {
+            let copy = match error.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => error.kind().into(),
+            };
+            self.failed = Some(copy);
+        }
+        result
+    }
+
+    async fn finish(self, path: &Path) -> Result<(u64, String), PathError> {
+        self.file
+            .sync_all()
+            .await
+            .map_err(PathError::on("sync", path))?;
+        self.progress.bytes(self.size, Some(self.size));
+        Ok((self.size, hex::encode(self.hasher.finalize())))
+    }
+}
+
+impl AsyncWrite for Sink {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.file).poll_write(cx, bytes));
+        if let Ok(size) = written {
+            self.take(&bytes[..size]);
+        }
+        Poll::Ready(self.note(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = ready!(Pin::new(&mut self.file).poll_flush(cx));
+        Poll::Ready(self.note(flushed))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let done = ready!(Pin::new(&mut self.file).poll_shutdown(cx));
+        Poll::Ready(self.note(done))
+    }
+}
+
+/// Says whose dump a checksum file belongs to, and its checksum.
+fn read_sums(path: &Path) -> Option<(String, String)> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let mut lines = text.lines();
+    let attempt = lines.next()?.strip_prefix(MADE_BY)?.to_owned();
+    let sha256 = lines.next()?.split_whitespace().next()?.to_owned();
+    Some((attempt, sha256))
+}
+
+fn remove_if_there(path: &Path) -> Result<(), PathError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(PathError::on("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[async_trait]
+impl Module for PostgresqlDump {
+    async fn check(&self, ctx: &TaskContext) -> Result<Plan, ModuleError> {
+        let dest = self.dest(ctx);
+        if dest.exists() {
+            return Err(PostgresError::DestExists { path: dest }.into());
+        }
+        Ok(Plan::NeedsChange(vec![format!(
+            "write a dump to {}",
+            dest.display()
+        )]))
+    }
+
+    async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {
+        let dest = self.dest(ctx);
+        if dest.exists() {
+            return Err(PostgresError::DestExists { path: dest }.into());
+        }
+        let sums = sums_of(&dest);
+        if sums.exists() && read_sums(&sums).is_none() {
+            return Err(PostgresError::DestExists { path: sums }.into());
+        }
+        Ok(json!({"dest": dest, "partial": partial_of(&dest)}))
+    }
+
+    async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {
+        let dest = self.dest(ctx);
+        if dest.exists() {
+            return Err(PostgresError::DestExists { path: dest }.into());
+        }
+        let partial = partial_of(&dest);
+        let dumped = self.dump(ctx, &dest, &partial).await;
+        if dumped.is_err() {
+            remove_if_there(&partial)?;
+        }
+        dumped
+    }
+
+    async fn recover(&self, ctx: &TaskContext, intent: &Value) -> Result<Recovery, ModuleError> {
+        let dest = intent["dest"]
+            .as_str()
+            .map_or_else(|| self.dest(ctx), PathBuf::from);
+        remove_if_there(&partial_of(&dest))?;
+        let sums = sums_of(&dest);
+        let made_by_us = read_sums(&sums)
+            .filter(|(attempt, _)| Some(attempt) == ctx.interrupted_attempt.as_ref());
+        match (dest.exists(), made_by_us) {
+            (false, Some(_)) => {
+                remove_if_there(&sums)?;
+                Ok(Recovery::NotDone)
+            }
+            (false, None) => Ok(Recovery::NotDone),
+            (true, Some((_, expected))) => {
+                let hashed = {
+                    let (dest, progress) = (dest.clone(), ctx.progress.clone());
+                    tokio::task::spawn_blocking(move || {
+                        hash_file(&dest, |done| progress.bytes(done, None))
+                    })
+                    .await
+                };
+                let (size, sha256) = hashed.map_err(|error| PathError {
+                    action: "read",
+                    path: dest.clone(),
+                    source: io::Error::other(error),
+                })??;
+                if sha256 == expected {
+                    sync_parent(&dest)?;
+                    return Ok(Recovery::Done(outcome(&dest, size, &sha256)));
+                }
+                Ok(Recovery::Unknown {
+                    doing: format!("writing a dump to {}", dest.display()),
+                    found: "a file is there whose content was changed since".into(),
+                })
+            }
+            (true, None) => Ok(Recovery::Unknown {
+                doing: format!("writing a dump to {}", dest.display()),
+                found: "a file is there that this task has not made; move it away and say redo"
+                    .into(),
+            }),
+        }
+    }
+}

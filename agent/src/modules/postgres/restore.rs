@@ -1,0 +1,353 @@
+//! `postgresql_restore`: a plain dump becomes a database, whole or not at all.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+use super::connect::{Server, literal, with_login};
+use super::dump_text::{self, DumpHead};
+use super::error::PostgresError;
+use super::files::sha256_of_argument;
+use super::restore_psql::{DumpReader, Psql};
+use super::restore_target::{self as databases, Mark};
+use super::sessions::{self, Whose};
+use crate::modules::context::TaskContext;
+use crate::modules::docker::arguments::env_map;
+use crate::modules::docker::{client, target};
+use crate::modules::error::ModuleError;
+use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
+
+/// How a dump is restored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// By the container's own psql, in one transaction.
+    #[default]
+    Psql,
+}
+
+with_login! {
+    /// Restores a plain dump into a database that does not exist or is empty.
+    pub struct PostgresqlRestore {
+        /// The dump, on this host. Relative paths start at the playbook.
+        pub src: PathBuf,
+        /// Database that it becomes. Default: the service's.
+        #[serde(default, alias = "login_db")]
+        pub db: Option<String>,
+        /// SHA-256 that the dump must have, `sha256:<hex>` or plain hex; checked before the database
+        /// gets its name.
+        #[serde(default)]
+        pub checksum: Option<String>,
+        /// Owner of the database. Default: the owner of the empty one, else the user.
+        #[serde(default)]
+        pub owner: Option<String>,
+        /// How: `psql` (default).
+        #[serde(default)]
+        pub method: Method,
+        /// Container that has psql and the server. Default: the service's.
+        #[serde(default)]
+        pub container: Option<String>,
+        /// Settings of the restoring session, e.g. `maintenance_work_mem: 256MB`.
+        #[serde(default, deserialize_with = "env_map")]
+        #[schemars(with = "BTreeMap<String, String>")]
+        pub settings: BTreeMap<String, String>,
+    }
+}
+
+impl TypedModule for PostgresqlRestore {
+    const NAME: &'static str = "postgresql_restore";
+    const ALIASES: &'static [&'static str] = &["kaapana.agent.postgresql_restore"];
+    const KIND: Kind = Kind::OneWay;
+    const SUMMARY: &'static str =
+        "Restores a plain dump into an empty or new database, whole or not at all.";
+    const EXAMPLE: &'static str = r#"- name: Restore into the work server
+  postgresql_restore:
+    db: pacsdb
+    src: "{{ dump.dest }}"
+    checksum: "{{ dump.checksum }}"
+  register: restored   # restored.db, .tables, .bytes, .sha256, .psql
+"#;
+}
+
+impl PostgresqlRestore {
+    fn target_db(&self, server: &Server) -> Result<String, PostgresError> {
+        let db = server.db(self.db.as_deref());
+        if ["postgres", "template0", "template1"].contains(&db.as_str()) {
+            return Err(PostgresError::argument(
+                "db",
+                format!("`{db}` is the server's own"),
+            ));
+        }
+        if db.len() > 50 {
+            return Err(PostgresError::argument("db", "is longer than 50 bytes"));
+        }
+        Ok(db)
+    }
+
+    fn expected(&self) -> Result<Option<String>, PostgresError> {
+        let read = |text: &String| {
+            sha256_of_argument(text).ok_or_else(|| {
+                PostgresError::argument("checksum", "is no SHA-256: 64 hex digits are expected")
+            })
+        };
+        self.checksum.as_ref().map(read).transpose()
+    }
+
+    /// Makes way: drops what an earlier attempt of ours left, refuses anything else.
+    async fn clear_staging(&self, admin: &Client, staging: &str) -> Result<(), PostgresError> {
+        match databases::find(admin, staging)
+            .await?
+            .map(|found| found.mark)
+        {
+            None => Ok(()),
+            Some(Mark::Begun { .. } | Mark::Whole { .. }) => {
+                databases::drop_ours(admin, staging).await
+            }
+            Some(Mark::None) => Err(PostgresError::ForeignDatabase {
+                db: staging.to_owned(),
+            }),
+        }
+    }
+
+    async fn fill(
+        &self,
+        ctx: &TaskContext,
+        server: &Server,
+        admin: &Client,
+        staging: &str,
+        head: &DumpHead,
+    ) -> Result<Filled, ModuleError> {
+        let src = ctx.resolve(&self.src);
+        let docker = client::connect(ctx).await?;
+        let container = target(ctx, self.container.as_deref(), self.service.as_deref())?;
+        let psql = Psql {
+            docker: &docker,
+            container: &container,
+            server,
+            settings: &self.settings,
+        };
+        let version = psql.version(ctx, &src, head).await?;
+        let mut reader = DumpReader::open(&src, head.size, ctx.progress.clone()).await?;
+        psql.restore(ctx, &src, staging, &mut reader).await?;
+        let (bytes, sha256) = reader.finish();
+        if bytes != head.size {
+            return Err(PostgresError::BadDump {
+                path: src,
+                message: format!(
+                    "it changed while it was read: {bytes} bytes instead of {}",
+                    head.size
+                ),
+                help: "leave the file alone during a restore, then run the playbook again".into(),
+            }
+            .into());
+        }
+        if let Some(expected) = self.expected()?.filter(|expected| *expected != sha256) {
+            return Err(PostgresError::Checksum {
+                path: src,
+                expected,
+                found: sha256,
+            }
+            .into());
+        }
+        let tables = count_tables(server, staging).await?;
+        let mark = Mark::Whole {
+            attempt: ctx.attempt.clone(),
+            sha256: sha256.clone(),
+            tables,
+        };
+        databases::mark(admin, staging, &mark).await?;
+        Ok(Filled {
+            bytes,
+            sha256,
+            tables,
+            psql: version,
+        })
+    }
+}
+
+/// What was restored.
+struct Filled {
+    bytes: u64,
+    sha256: String,
+    tables: u64,
+    psql: String,
+}
+
+async fn count_tables(server: &Server, db: &str) -> Result<u64, PostgresError> {
+    let client = server.connect(db).await?;
+    let row = client
+        .query_one(
+            "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'",
+            &[],
+        )
+        .await
+        .map_err(PostgresError::sql(format!("count the tables of {db}")))?;
+    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+}
+
+fn staging_of(db: &str) -> String {
+    format!("{db}_restoring")
+}
+
+fn outcome(db: &str, sha256: &str, tables: u64, bytes: u64) -> Outcome {
+    Outcome::changed()
+        .with("db", db)
+        .with("tables", tables)
+        .with("bytes", bytes)
+        .with("sha256", sha256)
+        .with("checksum", format!("sha256:{sha256}"))
+        .summary(format!("{tables} tables in {db}"))
+}
+
+#[async_trait]
+impl Module for PostgresqlRestore {
+    fn input_files(&self, ctx: &TaskContext) -> Vec<PathBuf> {
+        // With a checksum the content is in the arguments already, and a large file is read once.
+        if self.checksum.is_some() {
+            Vec::new()
+        } else {
+            vec![ctx.resolve(&self.src)]
+        }
+    }
+
+    async fn check(&self, ctx: &TaskContext) -> Result<Plan, ModuleError> {
+        self.expected()?;
+        // An earlier task makes the dump, and services do not run in check mode.
+        let src = ctx.resolve(&self.src);
+        if !src.exists() || !self.login().is_known(ctx) {
+            return Ok(Plan::CannotPredict);
+        }
+        dump_text::inspect(&src)?;
+        let server = self.login().server(ctx)?;
+        let db = self.target_db(&server)?;
+        let admin = server.connect_maintenance().await?;
+        databases::refuse_filled(&admin, &server, &db).await?;
+        Ok(Plan::NeedsChange(vec![format!(
+            "restore {} into {db}",
+            src.display()
+        )]))
+    }
+
+    async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {
+        self.expected()?;
+        let head = dump_text::inspect(&ctx.resolve(&self.src))?;
+        let server = self.login().server(ctx)?;
+        let db = self.target_db(&server)?;
+        let staging = staging_of(&db);
+        let admin = server.connect_maintenance().await?;
+        databases::refuse_filled(&admin, &server, &db).await?;
+        let there = databases::find(&admin, &staging).await?;
+        if there.as_ref().is_some_and(|found| found.mark == Mark::None) {
+            return Err(PostgresError::ForeignDatabase { db: staging }.into());
+        }
+        Ok(json!({
+            "db": db,
+            "staging": staging,
+            // Between its creation and its mark the new database looks like anybody's.
+            "staging_was_free": true,
+            "bytes": head.size,
+        }))
+    }
+
+    async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {
+        let src = ctx.resolve(&self.src);
+        let head = dump_text::inspect(&src)?;
+        let server = self.login().server(ctx)?;
+        let db = self.target_db(&server)?;
+        let staging = staging_of(&db);
+        let admin = server.connect_maintenance().await?;
+        let there = databases::refuse_filled(&admin, &server, &db).await?;
+        self.clear_staging(&admin, &staging).await?;
+        let owner = self
+            .owner
+            .clone()
+            .or_else(|| there.as_ref().map(|found| found.owner.clone()));
+        let locale = match (&there, &head.encoding) {
+            (Some(found), _) => found.locale.clone(),
+            (None, Some(encoding)) => format!("ENCODING {}", literal(encoding)),
+            (None, None) => String::new(),
+        };
+        databases::create(&admin, &staging, owner.as_deref(), &locale, &ctx.attempt).await?;
+        let restored = match self.fill(ctx, &server, &admin, &staging, &head).await {
+            Ok(filled) => databases::put_in_place(&admin, &server, &staging, &db)
+                .await
+                .map(|()| filled)
+                .map_err(ModuleError::from),
+            Err(error) => Err(error),
+        };
+        match restored {
+            Ok(filled) => Ok(outcome(&db, &filled.sha256, filled.tables, filled.bytes)
+                .with("psql", filled.psql)
+                .with("dump_of_server", head.server_version.clone())),
+            Err(error) => {
+                // The first error is the one that counts; what cannot be dropped now is dropped by
+                // the next attempt, which knows it by its mark.
+                if let Err(second) = databases::drop_ours(&admin, &staging).await {
+                    ctx.progress
+                        .line(format!("left database {staging} behind: {second}"));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn recover(&self, ctx: &TaskContext, intent: &Value) -> Result<Recovery, ModuleError> {
+        let server = self.login().server(ctx)?;
+        let db = intent["db"]
+            .as_str()
+            .map_or_else(|| self.target_db(&server), |db| Ok(db.to_owned()))?;
+        let staging = staging_of(&db);
+        let admin = server.connect_maintenance().await?;
+        // A psql whose agent was killed sees the end of its input, and commits.
+        if let Some(attempt) = &ctx.interrupted_attempt {
+            sessions::end(&admin, Whose::Attempt(attempt)).await?;
+        }
+        let ours = |mark: &Mark| match mark {
+            Mark::Whole {
+                attempt,
+                sha256,
+                tables,
+            } if Some(attempt) == ctx.interrupted_attempt.as_ref() => {
+                let bytes = intent["bytes"].as_u64().unwrap_or(0);
+                Some(outcome(&db, sha256, *tables, bytes))
+            }
+            _ => None,
+        };
+        let there = databases::find(&admin, &db).await?;
+        if let Some(done) = there.as_ref().and_then(|found| ours(&found.mark)) {
+            admin
+                .batch_execute("CHECKPOINT")
+                .await
+                .map_err(PostgresError::sql("write everything to disk"))?;
+            return Ok(Recovery::Done(done));
+        }
+        let filled = match &there {
+            Some(_) => databases::content(&server, &db).await?,
+            None => None,
+        };
+        if let Some(objects) = filled {
+            return Ok(Recovery::Unknown {
+                doing: format!("restoring into {db}, which was empty before"),
+                found: format!("{db} holds {objects}, and no mark of this task"),
+            });
+        }
+        if let Some(found) = databases::find(&admin, &staging).await? {
+            if let Some(done) = ours(&found.mark) {
+                databases::put_in_place(&admin, &server, &staging, &db).await?;
+                return Ok(Recovery::Done(done));
+            }
+            let mine = found.mark != Mark::None || intent["staging_was_free"] == true;
+            if !mine {
+                return Err(PostgresError::ForeignDatabase { db: staging }.into());
+            }
+            databases::drop_ours(&admin, &staging).await?;
+        }
+        Ok(Recovery::NotDone)
+    }
+}

@@ -1,0 +1,243 @@
+//! Feeds a dump to the psql of the server's container, and believes nothing that psql says alone:
+//! with `--single-transaction` it commits when its input ends early.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bollard::Docker;
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::connect::{Server, session_name};
+use super::dump_text::{ConnectFinder, DumpHead, knows_restrict};
+use super::error::PostgresError;
+use crate::modules::context::{Progress, TaskContext};
+use crate::modules::docker::exec::{ExecEnd, ExecRequest, ExecStreams, run, run_ok};
+use crate::modules::error::{ModuleError, PathError};
+
+/// Reads the dump, hashes it, and follows it for what must not be in it.
+pub struct DumpReader {
+    file: tokio::fs::File,
+    hasher: Sha256,
+    finder: ConnectFinder,
+    done: u64,
+    total: u64,
+    progress: Progress,
+    failed: Option<io::Error>,
+}
+
+impl DumpReader {
+    /// Opens the dump.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub async fn open(path: &Path, total: u64, progress: Progress) -> Result<Self, PathError> {
+        let file = tokio::fs::File::open(path)
+            .await
+            .map_err(PathError::on("open", path))?;
+        Ok(Self {
+            file,
+            hasher: Sha256::new(),
+            finder: ConnectFinder::default(),
+            done: 0,
+            total,
+            progress,
+            failed: None,
+        })
+    }
+
+    /// Returns how much was read and its SHA-256.
+    #[must_use]
+    pub fn finish(self) -> (u64, String) {
+        (self.done, hex::encode(self.hasher.finalize()))
+    }
+}
+
+impl AsyncRead for DumpReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = ready!(Pin::new(&mut self.file).poll_read(cx, buffer));
+        let this = &mut *self;
+        let fresh = &buffer.filled()[before..];
+        this.hasher.update(fresh);
+        this.done += fresh.len() as u64;
+        this.progress.bytes(this.done, Some(this.total));
+        let result = match read {
+            Ok(()) if this.finder.push(fresh) => Err(ConnectFinder::error()),
+            other => other,
+        };
+        if let Err(error) = &result {
+            this.failed = Some(match error.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(error.kind(), error.to_string()),
+            });
+        }
+        Poll::Ready(result)
+    }
+}
+
+/// Where and how psql runs.
+pub struct Psql<'a> {
+    /// The connection to Docker.
+    pub docker: &'a Docker,
+    /// Container with psql and the server.
+    pub container: &'a str,
+    /// The server, for user and password.
+    pub server: &'a Server,
+    /// Settings of psql's session.
+    pub settings: &'a BTreeMap<String, String>,
+}
+
+impl Psql<'_> {
+    /// Returns what `psql --version` prints, and refuses one that cannot read the dump.
+    ///
+    /// # Errors
+    /// There is no psql, or it is too old for the dump.
+    pub async fn version(
+        &self,
+        ctx: &TaskContext,
+        src: &Path,
+        head: &DumpHead,
+    ) -> Result<String, ModuleError> {
+        let request = ExecRequest::new(["psql", "--version"]);
+        let end = run_ok(self.docker, self.container, &request, &ctx.cancel).await?;
+        let version = end.stdout.trim().to_owned();
+        if head.restrict && !knows_restrict(&version) {
+            let by = head.program_version.as_deref().unwrap_or("a newer version");
+            return Err(PostgresError::BadDump {
+                path: src.to_path_buf(),
+                message: format!("it was made by pg_dump {by} and begins with \\restrict, which {version} does not know"),
+                help: "make the dump with the pg_dump of the server's own container \
+                       (`postgresql_dump` does), or restore into a newer image"
+                    .into(),
+            }
+            .into());
+        }
+        Ok(version)
+    }
+
+    /// Restores everything that `reader` gives into `db`, in one transaction.
+    ///
+    /// # Errors
+    /// psql failed, the dump could not be read, or not all of it was taken.
+    pub async fn restore(
+        &self,
+        ctx: &TaskContext,
+        src: &Path,
+        db: &str,
+        reader: &mut DumpReader,
+    ) -> Result<(), ModuleError> {
+        let request = self.request(ctx, db);
+        let mut hear = |line: &str| ctx.progress.line(ctx.redactor.text(line));
+        let streams = ExecStreams {
+            stdin: Some(reader),
+            stdout: None,
+            on_stderr: Some(&mut hear),
+        };
+        let end = match run(self.docker, self.container, &request, streams, &ctx.cancel).await {
+            Ok(end) => end,
+            Err(error) => {
+                return Err(reader
+                    .failed
+                    .take()
+                    .map_or(error, |source| unreadable(src, source)));
+            }
+        };
+        if end.exit_code != 0 {
+            return Err(explain(ctx, &end).into());
+        }
+        if !end.stdin_taken {
+            return Err(PostgresError::Program {
+                program: "psql",
+                rc: 0,
+                place: None,
+                stderr: "it ended before it had read the whole dump".into(),
+            }
+            .into());
+        }
+        Ok(())
+    }
+
+    fn request(&self, ctx: &TaskContext, db: &str) -> ExecRequest {
+        let command = [
+            "psql",
+            "-X",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-v",
+            "VERBOSITY=verbose",
+            "--single-transaction",
+            "-o",
+            "/dev/null",
+            "-f",
+            "-",
+        ];
+        let escape = |text: &str| text.replace('\\', "\\\\").replace(' ', "\\ ");
+        let options: Vec<String> = self
+            .settings
+            .iter()
+            .map(|(name, value)| format!("-c {}={}", escape(name), escape(value)))
+            .collect();
+        let request = ExecRequest::new(command)
+            .env("PGUSER", &self.server.user)
+            .env("PGDATABASE", db)
+            .env("PGAPPNAME", &session_name(&ctx.attempt))
+            .env("PGOPTIONS", &options.join(" "))
+            .env("LC_MESSAGES", "C");
+        match &self.server.password {
+            Some(password) => request.env("PGPASSWORD", password),
+            None => request,
+        }
+    }
+}
+
+fn unreadable(src: &Path, source: io::Error) -> ModuleError {
+    if source.kind() == io::ErrorKind::InvalidData {
+        return PostgresError::BadDump {
+            path: src.to_path_buf(),
+            message: source.to_string(),
+            help: "dump one database, with `pg_dump` (not `pg_dumpall`) and without -C".into(),
+        }
+        .into();
+    }
+    PathError {
+        action: "read",
+        path: src.to_path_buf(),
+        source,
+    }
+    .into()
+}
+
+/// psql says `psql:<stdin>:123: ERROR:  42P01: …`: the line of the dump and the SQLSTATE.
+fn explain(ctx: &TaskContext, end: &ExecEnd) -> PostgresError {
+    let stderr = ctx.redactor.text(&end.stderr);
+    let place = stderr.lines().find_map(|line| {
+        let (line, _) = line.strip_prefix("psql:<stdin>:")?.split_once(": ERROR:")?;
+        Some(format!("line {line} of the dump"))
+    });
+    // What follows the error (`LOCATION:` in the server's sources) helps nobody.
+    let useful: Vec<&str> = stderr
+        .lines()
+        .filter(|line| !line.starts_with("LOCATION:"))
+        .skip_while(|line| !line.contains("ERROR:") && !line.contains("FATAL:"))
+        .collect();
+    let stderr = if useful.is_empty() {
+        stderr.clone()
+    } else {
+        useful.join("\n")
+    };
+    PostgresError::Program {
+        program: "psql",
+        rc: end.exit_code,
+        place,
+        stderr,
+    }
+}

@@ -1,0 +1,275 @@
+//! The databases of a restore: the one that is being filled, and the one that it becomes.
+//!
+//! A dump goes into `<db>_restoring`, which gets its final name only when everything is proved. What
+//! has been proved stands in the database's comment, which is as durable as the database itself.
+
+use tokio_postgres::Client;
+
+use super::connect::{Server, ident, literal};
+use super::error::PostgresError;
+use super::sessions::{self, Whose};
+
+const BEGUN: &str = "kaapana-agent: restoring; attempt=";
+const WHOLE: &str = "kaapana-agent: restored; attempt=";
+
+/// What the comment of a database says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// No comment of ours.
+    None,
+    /// An attempt has begun to fill it.
+    Begun {
+        /// Which.
+        attempt: String,
+    },
+    /// It is whole.
+    Whole {
+        /// Which attempt filled it.
+        attempt: String,
+        /// SHA-256 of the dump.
+        sha256: String,
+        /// Number of tables.
+        tables: u64,
+    },
+}
+
+impl Mark {
+    fn parse(comment: Option<&str>) -> Self {
+        let comment = comment.unwrap_or_default();
+        if let Some(attempt) = comment.strip_prefix(BEGUN) {
+            return Self::Begun {
+                attempt: attempt.to_owned(),
+            };
+        }
+        let whole = || {
+            let rest = comment.strip_prefix(WHOLE)?;
+            let (rest, tables) = rest.rsplit_once("; tables=")?;
+            let (attempt, sha256) = rest.rsplit_once("; sha256=")?;
+            Some(Self::Whole {
+                attempt: attempt.to_owned(),
+                sha256: sha256.to_owned(),
+                tables: tables.parse().ok()?,
+            })
+        };
+        whole().unwrap_or(Self::None)
+    }
+
+    /// Returns the comment.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::Begun { attempt } => format!("{BEGUN}{attempt}"),
+            Self::Whole {
+                attempt,
+                sha256,
+                tables,
+            } => {
+                format!("{WHOLE}{attempt}; sha256={sha256}; tables={tables}")
+            }
+        }
+    }
+}
+
+/// A database, as the catalogue knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What its comment says.
+    pub mark: Mark,
+    /// Owner.
+    pub owner: String,
+    /// `ENCODING … LC_COLLATE … LC_CTYPE …`, to make another one like it.
+    pub locale: String,
+}
+
+/// Looks a database up.
+///
+/// # Errors
+/// The server refuses.
+pub async fn find(client: &Client, db: &str) -> Result<Option<Found>, PostgresError> {
+    let row = client
+        .query_opt(
+            "SELECT shobj_description(d.oid, 'pg_database'), pg_get_userbyid(d.datdba)::text, \
+             pg_encoding_to_char(d.encoding)::text, d.datcollate::text, d.datctype::text \
+             FROM pg_database d WHERE d.datname = $1",
+            &[&db],
+        )
+        .await
+        .map_err(PostgresError::sql(format!("look for database {db}")))?;
+    Ok(row.map(|row| {
+        let text = |index: usize| literal(row.get::<_, &str>(index));
+        Found {
+            mark: Mark::parse(row.get(0)),
+            owner: row.get(1),
+            locale: format!(
+                "ENCODING {} LC_COLLATE {} LC_CTYPE {}",
+                text(2),
+                text(3),
+                text(4)
+            ),
+        }
+    }))
+}
+
+/// Says what a database holds, or nothing when it is empty.
+///
+/// # Errors
+/// The server refuses.
+pub async fn content(server: &Server, db: &str) -> Result<Option<String>, PostgresError> {
+    let client = server.connect(db).await?;
+    let row = client
+        .query_one(
+            "SELECT count(*), (array_agg(n.nspname || '.' || c.relname ORDER BY c.relkind = 'r' DESC, 1))[1:3] \
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname !~ '^pg_' \
+             AND n.nspname <> 'information_schema'",
+            &[],
+        )
+        .await
+        .map_err(PostgresError::sql(format!("look into database {db}")))?;
+    let count: i64 = row.get(0);
+    if count == 0 {
+        return Ok(None);
+    }
+    let names: Vec<String> = row.get::<_, Option<Vec<String>>>(1).unwrap_or_default();
+    Ok(Some(format!(
+        "{count} tables, views and sequences ({}, …)",
+        names.join(", ")
+    )))
+}
+
+/// Refuses a target that is there and holds something.
+///
+/// # Errors
+/// It is not empty.
+pub async fn refuse_filled(
+    client: &Client,
+    server: &Server,
+    db: &str,
+) -> Result<Option<Found>, PostgresError> {
+    let Some(found) = find(client, db).await? else {
+        return Ok(None);
+    };
+    match content(server, db).await? {
+        None => Ok(Some(found)),
+        Some(objects) => Err(PostgresError::TargetNotEmpty {
+            db: db.to_owned(),
+            objects,
+        }),
+    }
+}
+
+/// Makes the database that gets the dump, and marks it.
+///
+/// # Errors
+/// The server refuses.
+pub async fn create(
+    client: &Client,
+    db: &str,
+    owner: Option<&str>,
+    locale: &str,
+    attempt: &str,
+) -> Result<(), PostgresError> {
+    let owner = owner.map_or_else(String::new, |owner| format!("OWNER {}", ident(owner)));
+    // template1 may hold objects that the dump brings as well.
+    client
+        .batch_execute(&format!(
+            "CREATE DATABASE {} TEMPLATE template0 {owner} {locale}",
+            ident(db)
+        ))
+        .await
+        .map_err(PostgresError::sql(format!("create database {db}")))?;
+    mark(
+        client,
+        db,
+        &Mark::Begun {
+            attempt: attempt.to_owned(),
+        },
+    )
+    .await
+}
+
+/// Writes a database's mark.
+///
+/// # Errors
+/// The server refuses.
+pub async fn mark(client: &Client, db: &str, mark: &Mark) -> Result<(), PostgresError> {
+    client
+        .batch_execute(&format!(
+            "COMMENT ON DATABASE {} IS {}",
+            ident(db),
+            literal(&mark.text())
+        ))
+        .await
+        .map_err(PostgresError::sql(format!("mark database {db}")))
+}
+
+/// Drops a database of ours, with the sessions in it.
+///
+/// # Errors
+/// The server refuses.
+pub async fn drop_ours(client: &Client, db: &str) -> Result<(), PostgresError> {
+    sessions::end(client, Whose::Database(db)).await?;
+    client
+        .batch_execute(&format!("DROP DATABASE IF EXISTS {}", ident(db)))
+        .await
+        .map_err(PostgresError::sql(format!("drop database {db}")))
+}
+
+/// Gives the filled database its final name, in the place of an empty one, and has everything
+/// written to disk.
+///
+/// # Errors
+/// The target is not empty after all, somebody is connected to it, or the server refuses.
+pub async fn put_in_place(
+    client: &Client,
+    server: &Server,
+    staging: &str,
+    db: &str,
+) -> Result<(), PostgresError> {
+    if refuse_filled(client, server, db).await?.is_some() {
+        sessions::end(client, Whose::OursIn(db)).await?;
+        client
+            .batch_execute(&format!("DROP DATABASE {}", ident(db)))
+            .await
+            .map_err(PostgresError::sql(format!("drop the empty database {db}")))?;
+    }
+    sessions::end(client, Whose::Database(staging)).await?;
+    client
+        .batch_execute(&format!(
+            "ALTER DATABASE {} RENAME TO {}",
+            ident(staging),
+            ident(db)
+        ))
+        .await
+        .map_err(PostgresError::sql(format!(
+            "rename database {staging} to {db}"
+        )))?;
+    client
+        .batch_execute("CHECKPOINT")
+        .await
+        .map_err(PostgresError::sql("write everything to disk (CHECKPOINT)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_survive_being_written() {
+        for mark in [
+            Mark::Begun {
+                attempt: "run-1/2; sha256=x".into(),
+            },
+            Mark::Whole {
+                attempt: "run-1/2".into(),
+                sha256: "ab".into(),
+                tables: 7,
+            },
+        ] {
+            assert_eq!(Mark::parse(Some(&mark.text())), mark);
+        }
+        assert_eq!(Mark::parse(Some("my database")), Mark::None);
+        assert_eq!(Mark::parse(None), Mark::None);
+    }
+}
