@@ -24,7 +24,7 @@ setting() {
 # never meets it.
 start_init_server() {
     local arguments
-    printf -v arguments '%q ' "$@" -c "listen_addresses=''"
+    printf -v arguments '%q ' "$@" -c listen_addresses=
     pg_ctl --pgdata="$PGDATA" --wait --silent --options="$arguments" start
 }
 

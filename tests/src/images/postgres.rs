@@ -141,10 +141,13 @@ fn image(
              echo create_main_cluster=false > /etc/postgresql-common/createcluster.conf"
         ),
         packages: vec![format!("postgresql-{major}"), "locales".to_owned()],
-        after: "localedef -i en_US -c -f UTF-8 en_US.UTF-8\n\
-                install -d -o postgres -g postgres -m 0775 /var/run/postgresql\n\
-                install -d -o postgres -g postgres -m 0700 /var/lib/postgresql/data"
-            .to_owned(),
+        // As in the official image every new cluster listens everywhere; containers decide what is published.
+        after: format!(
+            "localedef -i en_US -c -f UTF-8 en_US.UTF-8\n\
+             echo \"listen_addresses = '*'\" >> /usr/share/postgresql/{major}/postgresql.conf.sample\n\
+             install -d -o postgres -g postgres -m 0775 /var/run/postgresql\n\
+             install -d -o postgres -g postgres -m 0700 /var/lib/postgresql/data"
+        ),
         trim: TRIM.iter().map(|pattern| (*pattern).to_owned()).collect(),
         files,
         config: vec![
