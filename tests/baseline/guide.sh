@@ -41,7 +41,7 @@ start() {
 owner() { echo "$$-$(sed 's/.*) //' /proc/$$/stat | cut -d' ' -f20)"; }
 stop() {
     docker stop -t 300 "$container" >/dev/null
-    docker rm "$container" >/dev/null
+    docker rm -v "$container" >/dev/null
 }
 sql() { docker exec "$container" psql -X -q -A -t -v ON_ERROR_STOP=1 -U $DB_USER -d $DB "$@"; }
 counts() { sql -c 'select count(series_iuid) from series' -c 'select count(sop_iuid) from instance' | paste -sd' '; }

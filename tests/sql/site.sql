@@ -59,7 +59,7 @@ create function pg_temp.attributes(kind text, number bigint, iuid text) returns 
         || convert_to(kind || ' ORIGINAL\PRIMARY\AXIAL\CT_SOM5 SPI ' || iuid
             || ' Synthetic Scanner XT 128 VA44A_SP2A 0.9765625\0.9765625 1\0\0\0\1\0 -249.51171875\-416.51171875\-'
             || number || '.5 120 HELICAL 512\512 16\16\12\11 Kaapana lab, not a real examination; standard kernel B31f', 'UTF8')
-        || decode(md5(kind || number) || md5(number || iuid), 'hex')
+        || decode(md5(kind || number) || md5(number || iuid) || md5(iuid || kind) || md5('a' || number) || md5('b' || iuid), 'hex')
 $$;
 
 -- One element of a DICOM file in explicit VR little endian, for the kinds with a two-byte length.

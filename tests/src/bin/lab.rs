@@ -77,7 +77,7 @@ fn run(command: Command) -> Result<(), LabError> {
                 site.images.old, site.images.new
             );
         }
-        Command::Site(SiteCommand::Remove { dir }) => Site::open(&dir)?.remove()?,
+        Command::Site(SiteCommand::Remove { dir }) => Site::remove_at(&dir)?,
         Command::Clean => {
             let containers = images::remove_orphaned_containers(true)?;
             let images = images::remove_lab_images()?;

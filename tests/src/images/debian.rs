@@ -332,18 +332,19 @@ fn ensure_debootstrap() -> Result<(), LabError> {
     })
 }
 
-/// A command prefix: own mount and process namespaces, which end with the process that started them.
+/// A command prefix: own mount and process namespaces, which end with this process, even when it is killed.
+/// So no mount stays behind, and nothing goes on writing into what the next try removes.
 fn isolated() -> Command {
-    let mut command = Command::new("unshare");
+    let mut command = Command::new("setpriv");
     command.args([
+        "--pdeathsig",
+        "KILL",
+        "unshare",
         "--mount",
         "--propagation",
         "private",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--",
     ]);
+    command.args(["--pid", "--fork", "--kill-child", "--"]);
     command
 }
 

@@ -32,7 +32,7 @@ pub fn image_exists(image: &str) -> Result<bool, LabError> {
         .is_empty())
 }
 
-/// Removes the lab's containers whose process is gone, or all of them.
+/// Removes the lab's containers whose process is gone, or all of them, the living ones too.
 ///
 /// # Errors
 /// Docker does not answer, or a container cannot be removed.
@@ -65,8 +65,14 @@ pub fn remove_lab_images() -> Result<usize, LabError> {
         "--format",
         "{{.Repository}}:{{.Tag}}",
     ])?;
-    for image in list.lines() {
+    let named: Vec<&str> = list
+        .lines()
+        .filter(|image| !image.contains("<none>"))
+        .collect();
+    for image in &named {
         docker(&["image", "rm", image])?;
     }
-    Ok(list.lines().count())
+    // What a killed import left has no name.
+    docker(&["image", "prune", "--force", "--filter", &filter])?;
+    Ok(named.len())
 }

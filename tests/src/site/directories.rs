@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 
 use super::{Scale, generate, objects};
 use crate::error::{LabError, io_error};
@@ -14,6 +15,10 @@ use crate::{schema, tool};
 
 /// Marks a directory as a site, so that nothing else is ever removed.
 const MARKER: &str = ".kaapana-lab-site";
+/// Marks a temporary site that is to stay when its process ends.
+const KEPT: &str = ".kept";
+/// Begin of the names of temporary sites; the owner follows.
+const PREFIX: &str = "site";
 /// The directory server's user in Kaapana's image.
 const SLAPD_UID: u32 = 1021;
 
@@ -72,7 +77,10 @@ impl Site {
     /// # Errors
     /// As [`Site::create`].
     pub fn temporary(scale: Scale) -> Result<Self, LabError> {
-        let dir = lab_subdir("sites")?.join(unique("site"));
+        let sites = lab_subdir("sites")?;
+        static SWEEP: Once = Once::new();
+        SWEEP.call_once(|| sweep(&sites));
+        let dir = sites.join(unique(PREFIX));
         match Self::create(&dir, scale) {
             Ok(mut site) => {
                 site.removes_itself = true;
@@ -91,20 +99,16 @@ impl Site {
     /// # Errors
     /// The directory is no site, or the images cannot be made.
     pub fn open(dir: &Path) -> Result<Self, LabError> {
-        let not_a_site = || LabError::NotASite {
-            path: dir.to_path_buf(),
-            marker: MARKER,
-        };
-        let letter = fs::read_to_string(dir.join(MARKER)).map_err(|_| not_a_site())?;
-        let scale = [Scale::S, Scale::M, Scale::L]
-            .into_iter()
-            .find(|scale| scale.letter() == letter.trim());
-        let root = dir.canonicalize().map_err(io_error("resolve", dir))?;
-        Ok(Self::at(
-            root,
-            scale.ok_or_else(not_a_site)?,
-            PostgresImages::ensure()?,
-        ))
+        let (root, scale) = read_marker(dir)?;
+        Ok(Self::at(root, scale, PostgresImages::ensure()?))
+    }
+
+    /// Removes the site in this directory, whatever became of it, without a look at the images.
+    ///
+    /// # Errors
+    /// The directory is no site, or something in it cannot be removed.
+    pub fn remove_at(dir: &Path) -> Result<(), LabError> {
+        workplace::remove_any(&read_marker(dir)?.0)
     }
 
     fn at(root: PathBuf, scale: Scale, images: PostgresImages) -> Self {
@@ -170,9 +174,15 @@ impl Site {
         workplace::remove_any(&self.root)
     }
 
-    /// Keeps a temporary site after this value is dropped, to look at it.
-    pub fn keep(&mut self) {
+    /// Keeps a temporary site after this value is dropped, to look at it, until `lab clean`.
+    ///
+    /// # Errors
+    /// The file that marks it as kept cannot be written.
+    pub fn keep(&mut self) -> Result<(), LabError> {
+        let kept = self.root.join(KEPT);
+        fs::write(&kept, "").map_err(io_error("write", &kept))?;
         self.removes_itself = false;
+        Ok(())
     }
 
     fn lay_out(&self, original: &Path) -> Result<(), LabError> {
@@ -240,6 +250,35 @@ impl Drop for Site {
         if self.removes_itself {
             // What stays behind is in target/lab/sites, where `lab clean` finds it.
             let _ = workplace::remove_any(&self.root);
+        }
+    }
+}
+
+/// Returns the real path and the scale of the site in this directory.
+fn read_marker(dir: &Path) -> Result<(PathBuf, Scale), LabError> {
+    let not_a_site = || LabError::NotASite {
+        path: dir.to_path_buf(),
+        marker: MARKER,
+    };
+    let letter = fs::read_to_string(dir.join(MARKER)).map_err(|_| not_a_site())?;
+    let scale = [Scale::S, Scale::M, Scale::L]
+        .into_iter()
+        .find(|scale| scale.letter() == letter.trim());
+    let root = dir.canonicalize().map_err(io_error("resolve", dir))?;
+    Ok((root, scale.ok_or_else(not_a_site)?))
+}
+
+/// Removes the temporary sites of processes that are gone.
+fn sweep(sites: &Path) {
+    for entry in fs::read_dir(sites).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.strip_prefix('-')?.rsplit_once('-'));
+        let is_orphaned = owner.is_some_and(|(owner, _)| !workplace::owner_is_alive(owner));
+        if is_orphaned && !entry.path().join(KEPT).exists() {
+            // Another process may be removing it too.
+            let _ = workplace::remove_any(&entry.path());
         }
     }
 }

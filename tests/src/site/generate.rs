@@ -7,6 +7,7 @@ use super::objects;
 use super::scale::Scale;
 use crate::error::{LabError, io_error};
 use crate::hash::ContentHash;
+use crate::images;
 use crate::schema::{Schema, SchemaVersion};
 use crate::server::{Server, ServerOptions};
 use crate::workplace::{self, Lock, lab_subdir, stage};
@@ -48,6 +49,8 @@ pub(super) fn original(scale: Scale, old_image: &str) -> Result<PathBuf, LabErro
     if original.exists() {
         return Ok(original);
     }
+    // A killed attempt's server would go on writing into what is removed here.
+    images::remove_orphaned_containers(false)?;
     workplace::remove_partials(&cache, &prefix)?;
     let partial = cache.join(format!("{prefix}-{hash}.partial"));
     fs::create_dir(&partial).map_err(io_error("create", &partial))?;
