@@ -4,6 +4,7 @@
 //! directory was filled and cleanly stopped by one of them, and the checks ([`check`], [`server`]) use
 //! `psql` and coreutils, so that they share no code with the agent they judge.
 
+pub mod agent;
 pub mod check;
 pub mod error;
 pub mod hash;

@@ -1,0 +1,207 @@
+//! The agent as its users meet it: the built binary, a playbook, a variables file, a state directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::error::{LabError, io_error};
+use crate::site::Site;
+use crate::tool;
+
+/// The playbook that ships with the agent.
+pub const PLAYBOOK: &str = "kaapana-0.2-to-0.3";
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The workspace's folder.
+#[must_use]
+pub fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Builds the agent in the profile that this program was built in, once a process, and returns the
+/// binary.
+///
+/// # Errors
+/// It does not build.
+pub fn binary() -> Result<PathBuf, LabError> {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(path) = BUILT.get() {
+        return Ok(path.clone());
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    // The whole workspace, so that crates keep the features that they were built with already.
+    build.current_dir(workspace()).args(["build", "--workspace", "--bins"]);
+    build.args(["--message-format", "json-render-diagnostics"]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let printed = tool::run(&mut build, "build the agent")?;
+    let path = printed
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "kaapana-agent")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .ok_or_else(|| LabError::Unexpected("cargo named no binary of the agent".into()))?;
+    Ok(BUILT.get_or_init(|| path).clone())
+}
+
+/// The agent with the shipped playbook on one site.
+#[derive(Debug)]
+pub struct Agent {
+    /// The binary.
+    pub binary: PathBuf,
+    /// The playbook.
+    pub playbook: PathBuf,
+    /// Variables that differ from the shipped ones.
+    pub variables: PathBuf,
+    /// The state directory.
+    pub state: PathBuf,
+}
+
+impl Agent {
+    /// Prepares the agent for a site: variables and state are in the site's own folder.
+    ///
+    /// # Errors
+    /// The agent does not build, or the variables cannot be written.
+    pub fn on(site: &Site) -> Result<Self, LabError> {
+        let variables = site.root.join("site.yaml");
+        let text = json!({
+            "fast_data_dir": site.fast_data_dir,
+            "slow_data_dir": site.slow_data_dir,
+            "backup_dir": site.backup_dir,
+            "old_image": site.images.old,
+            "new_image": site.images.new,
+            "old_postgresql_version": "13",
+            // The stand-in of 5.28 counts in this table, so that a second run of it would show.
+            "more_changed_columns": {"id_sequence": ["next_value", "version"]},
+        });
+        fs::write(&variables, format!("{text:#}\n")).map_err(io_error("write", &variables))?;
+        Ok(Self {
+            binary: binary()?,
+            playbook: workspace().join(format!("playbooks/{PLAYBOOK}.yaml")),
+            variables,
+            state: site.root.join("state"),
+        })
+    }
+
+    /// A command of the agent: `words`, then the playbook, its variables and the state directory.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(words).arg(&self.playbook).arg("-e").arg(self.at_variables());
+        command.arg("--state-dir").arg(&self.state).stdin(Stdio::null());
+        command
+    }
+
+    /// A run that confirms every question.
+    #[must_use]
+    pub fn run(&self) -> Command {
+        let mut command = self.command(&["run"]);
+        command.arg("--yes");
+        command
+    }
+
+    fn at_variables(&self) -> String {
+        format!("@{}", self.variables.display())
+    }
+
+    /// Starts a command with its output kept.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(command: &mut Command) -> Result<Child, LabError> {
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|source| spawn_failed(source))
+    }
+
+    /// Runs a command to its end, whatever its exit status.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn output(command: &mut Command) -> Result<Output, LabError> {
+        command.output().map_err(spawn_failed)
+    }
+
+    /// The journal of the shipped playbook.
+    #[must_use]
+    pub fn journal_path(&self) -> PathBuf {
+        self.state.join(PLAYBOOK).join("journal.jsonl")
+    }
+
+    /// The journal's whole records so far.
+    #[must_use]
+    pub fn journal(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.journal_path()).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Waits until the journal has a record of this kind about a task whose identity has this end.
+    ///
+    /// # Errors
+    /// `child` ends first, or the time is over.
+    pub fn wait_for_record(
+        &self,
+        child: &mut Child,
+        event: &str,
+        task: &str,
+        patience: Duration,
+    ) -> Result<(), LabError> {
+        let what = format!("`{event}` of `{task}` in the journal");
+        wait_for(child, &what, patience, || {
+            self.journal().iter().any(|record| is_about(record, event, task))
+        })
+    }
+}
+
+/// Tells whether a journal record is of this kind and about a task whose identity has this end.
+#[must_use]
+pub fn is_about(record: &Value, event: &str, task: &str) -> bool {
+    record["event"] == event
+        && record["task"].as_str().is_some_and(|name| {
+            name.ends_with(&format!(" / {task}")) || name.contains(&format!(" / {task} ["))
+        })
+}
+
+/// Waits for a condition while a process runs.
+///
+/// # Errors
+/// The process ends first, or the time is over.
+pub fn wait_for(
+    child: &mut Child,
+    what: &str,
+    patience: Duration,
+    mut condition: impl FnMut() -> bool,
+) -> Result<(), LabError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if condition() {
+            return Ok(());
+        }
+        if let Ok(Some(status)) = child.try_wait() {
+            let text = format!("see {what}: the agent ended before ({status})");
+            return Err(LabError::Unexpected(text));
+        }
+        if Instant::now() >= deadline {
+            return Err(LabError::Unexpected(format!("see {what} within {patience:?}")));
+        }
+        sleep(LOOK);
+    }
+}
+
+fn spawn_failed(source: std::io::Error) -> LabError {
+    LabError::Spawn {
+        program: "kaapana-agent".into(),
+        purpose: "run the playbook".into(),
+        source,
+    }
+}
