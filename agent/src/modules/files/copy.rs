@@ -9,14 +9,16 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::attributes::{Attributes, Mode, Wanted, apply_to_path, umask};
+use super::attributes::{Attributes, Wanted, apply_to_path, umask};
 use super::blocking::blocking;
 use super::content::{Source, keep_backup, same_content, validate, write_content};
+use super::converge::Do;
 use super::copy_dir;
 use super::durable::{
     PendingFile, kind_of, metadata_of, mode_of, parent_of, remove_partial, sha256_file,
 };
 use super::error::{FilesError, FilesResult, human_bytes};
+use super::mode::Mode;
 use super::result::with_file_facts;
 use super::stat::ansible_checksum;
 use crate::modules::error::PathError;
@@ -108,15 +110,6 @@ impl JsonSchema for CopyMode {
 
 fn yes() -> bool {
     true
-}
-
-/// Looks only, or changes too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Do {
-    /// Changes nothing.
-    Look,
-    /// Changes.
-    Change,
 }
 
 /// What became, or would become, of one file.

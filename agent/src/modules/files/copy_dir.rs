@@ -4,14 +4,16 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::attributes::{Attributes, Mode, Wanted, apply_to_path, umask};
+use super::attributes::{Attributes, Wanted, apply_to_path, umask};
 use super::content::Source;
-use super::copy::{Change, CopyModule, Do};
+use super::converge::Do;
+use super::copy::{Change, CopyModule};
 use super::durable::{
     free_bytes, fsync_dir, kind_of, metadata_of, mode_of, nearest_existing, parent_of,
     remove_if_there, remove_partial, rename_noreplace, sibling,
 };
 use super::error::{FilesError, FilesResult};
+use super::mode::Mode;
 use super::mounts::Mounts;
 use super::tree_copy::copy_tree;
 use super::walk::tree_size;

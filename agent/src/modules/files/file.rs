@@ -1,7 +1,7 @@
 //! `file`: a path is a file, a directory, a link, or not there, with this owner and mode.
 
 use std::fs::{self, File, FileTimes, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -10,13 +10,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::attributes::{Attributes, Mode, Wanted, apply_to_path, umask};
+use super::attributes::{Attributes, Wanted};
 use super::blocking::blocking;
+use super::converge::{Do, make_directories, recurse, set_attributes};
 use super::durable::{
     Identity, fsync_dir, kind_of, metadata_of, nearest_existing, parent_of, remove_if_there,
     rename_noreplace, sibling,
 };
 use super::error::{FilesError, FilesResult};
+use super::mode::Mode;
 use super::mounts::Mounts;
 use super::remove::{finish_removal, refuse_vital, remove};
 use super::result::with_file_facts;
@@ -96,13 +98,6 @@ fn yes() -> bool {
 struct Intent {
     identity: Option<Identity>,
     quarantined_to: Option<PathBuf>,
-}
-
-/// Looks only, or changes too. One walk serves both, so that a prediction cannot differ from the deed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Do {
-    Look,
-    Change,
 }
 
 impl FileModule {
@@ -381,66 +376,6 @@ impl FileModule {
             outcome = outcome.summary(lines.join(", "));
         }
         with_file_facts(outcome, "path", &path)
-    }
-}
-
-fn set_attributes(path: &Path, wanted: &Wanted, mode: Do) -> FilesResult<Vec<String>> {
-    let meta = fs::symlink_metadata(path).map_err(PathError::on("inspect", path))?;
-    let (change, lines) = wanted.difference(&meta);
-    if mode == Do::Change && change != Attributes::default() {
-        apply_to_path(path, &change)?;
-        if !meta.is_symlink() {
-            File::open(path)
-                .and_then(|file| file.sync_all())
-                .map_err(PathError::on("sync", path))?;
-        }
-    }
-    Ok(lines)
-}
-
-/// Sets the attributes of everything below a directory; links keep their targets untouched.
-fn recurse(
-    dir: &Path,
-    wanted: &Wanted,
-    ctx: &TaskContext,
-    mode: Do,
-    changed: &mut u64,
-) -> FilesResult<()> {
-    for entry in fs::read_dir(dir).map_err(PathError::on("list", dir))? {
-        if ctx.cancel.is_cancelled() {
-            return Err(ModuleError::Cancelled);
-        }
-        let path = entry.map_err(PathError::on("list", dir))?.path();
-        let meta = fs::symlink_metadata(&path).map_err(PathError::on("inspect", &path))?;
-        let (change, lines) = wanted.difference(&meta);
-        if !lines.is_empty() {
-            *changed += 1;
-            if mode == Do::Change {
-                apply_to_path(&path, &change)?;
-                ctx.progress
-                    .items(*changed, None, path.display().to_string());
-            }
-        }
-        if meta.is_dir() {
-            recurse(&path, wanted, ctx, mode, changed)?;
-        }
-    }
-    Ok(())
-}
-
-/// Makes a directory and its missing parents, each with the attributes and synced into its parent.
-fn make_directories(path: &Path, attributes: &dyn Fn(u32, bool) -> Attributes) -> FilesResult<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    make_directories(parent_of(path), attributes)?;
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {
-            apply_to_path(path, &attributes(0o777 & !umask(), true))?;
-            Ok(fsync_dir(parent_of(path))?)
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(PathError::on("create", path)(error).into()),
     }
 }
 

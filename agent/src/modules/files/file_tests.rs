@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_json::json;
 
+use super::super::attributes::apply_to_path;
 use super::*;
 use crate::modules::files::durable::mode_of;
 use crate::modules::files::remove::waiting_name;

@@ -13,13 +13,14 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use ureq::tls::{RootCerts, TlsConfig};
 
-use super::attributes::{Attributes, Mode, Wanted, apply_to_path, umask};
+use super::attributes::{Attributes, Wanted, apply_to_path, umask};
 use super::blocking::{blocking, detached};
 use super::durable::{
     PendingFile, kind_of, metadata_of, mode_of, parent_of, read_through, remove_partial,
     sha256_file,
 };
 use super::error::{FilesError, FilesResult, human_bytes};
+use super::mode::Mode;
 use super::result::with_file_facts;
 use super::stat::ansible_checksum;
 use crate::modules::error::PathError;
@@ -205,6 +206,8 @@ impl GetUrlModule {
             .build();
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
+            // A redirect's connection is not used again: a server may have closed it unannounced.
+            .max_idle_connections(0)
             .timeout_connect(silence)
             .timeout_recv_response(silence)
             .timeout_per_read(silence)

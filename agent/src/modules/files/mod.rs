@@ -3,12 +3,14 @@
 mod attributes;
 mod blocking;
 mod content;
+mod converge;
 mod copy;
 mod copy_dir;
 pub mod durable;
 mod error;
 mod file;
 mod get_url;
+mod mode;
 mod mounts;
 mod relocate;
 mod remove;
@@ -16,12 +18,13 @@ mod result;
 mod sizes;
 mod stat;
 mod tree_copy;
+mod tree_verify;
 mod users;
 mod walk;
 
-pub use attributes::{Mode, show_mode};
 pub(crate) use blocking::detached;
 pub use error::{FilesError, human_bytes};
+pub use mode::{Mode, show_mode};
 
 use super::module::{ModuleSpec, spec_of};
 

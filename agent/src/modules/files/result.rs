@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::attributes::{group_name, show_mode, user_name};
+use super::attributes::{group_name, user_name};
 use super::durable::{metadata_of, mode_of};
 use super::error::FilesResult;
+use super::mode::show_mode;
 use crate::modules::Outcome;
 
 /// Adds `state`, `mode`, `uid`, `gid`, `owner`, `group` and `size` of what has the name now, and the

@@ -11,10 +11,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::Digest;
 
-use super::attributes::{group_name, show_mode, user_name};
+use super::attributes::{group_name, user_name};
 use super::blocking::blocking;
 use super::durable::{is_absent, mode_of, read_through};
 use super::error::FilesResult;
+use super::mode::show_mode;
 use crate::modules::error::PathError;
 use crate::modules::{
     Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,

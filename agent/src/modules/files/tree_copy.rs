@@ -7,11 +7,10 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::stat::{Mode as NixMode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Whence, lseek, syncfs};
@@ -19,7 +18,8 @@ use sha2::{Digest, Sha256};
 
 use super::attributes::{Attributes, apply_to_path};
 use super::durable::{CHUNK_BYTES, Identity, mode_of, parent_of};
-use super::error::{FilesError, FilesResult};
+use super::error::FilesResult;
+use super::tree_verify::{SHARED, changed, sorted_names, verify_tree};
 use super::walk::{TreeSize, tree_size};
 use crate::modules::error::PathError;
 use crate::modules::{ModuleError, TaskContext};
@@ -65,28 +65,12 @@ pub fn copy_tree(from: &Path, to: &Path, ctx: &TaskContext) -> FilesResult<Copie
     spool
         .rewind()
         .map_err(PathError::on("read", &copy.spool_path))?;
-    let mut verify = Verify {
-        ctx,
-        size,
-        done_bytes: 0,
-        content_too: true,
-        seen: HashMap::new(),
-        hashes: BufReader::new(spool),
-        buffer: vec![0; CHUNK_BYTES],
-    };
-    verify.entry(from, to)?;
-    // Reading everything back took a while; what was compared first may have changed since.
-    verify.content_too = false;
-    verify.seen.clear();
-    verify.entry(from, to)?;
+    verify_tree(from, to, size, spool, ctx)?;
     Ok(Copied {
         size,
         reflinked: copy.reflinked,
     })
 }
-
-/// What the spool says instead of a hash when the blocks are shared.
-const SHARED: [u8; 32] = [0; 32];
 
 struct Copy<'a> {
     ctx: &'a TaskContext,
@@ -247,18 +231,6 @@ fn hash_zeros(hash: &mut Sha256, mut count: u64) {
     }
 }
 
-fn sorted_names(dir: &Path) -> FilesResult<Vec<std::ffi::OsString>> {
-    let mut names = fs::read_dir(dir)
-        .and_then(|entries| {
-            entries
-                .map(|entry| Ok(entry?.file_name()))
-                .collect::<Result<Vec<_>, _>>()
-        })
-        .map_err(PathError::on("list", dir))?;
-    names.sort_unstable();
-    Ok(names)
-}
-
 /// Owner first (changing it clears set-id bits and capabilities), then extended attributes, mode, times.
 fn copy_attributes(from: &Path, to: &Path, meta: &fs::Metadata) -> FilesResult<()> {
     lchown(to, Some(meta.uid()), Some(meta.gid()))
@@ -313,128 +285,6 @@ fn copy_xattrs(from: &Path, to: &Path) -> FilesResult<()> {
         set.map_err(|error| PathError::on("set the extended attributes of", to)(error.into()))?;
     }
     Ok(())
-}
-
-/// Walks source and copy side by side: every entry is there, nothing else is, the source is what it
-/// was when it was read, and the content on the disk has the hash of what was read.
-struct Verify<'a> {
-    ctx: &'a TaskContext,
-    size: TreeSize,
-    done_bytes: u64,
-    content_too: bool,
-    seen: HashMap<Identity, Identity>,
-    hashes: BufReader<File>,
-    buffer: Vec<u8>,
-}
-
-impl Verify<'_> {
-    fn entry(&mut self, from: &Path, to: &Path) -> FilesResult<()> {
-        let source = fs::symlink_metadata(from).map_err(PathError::on("inspect", from))?;
-        let copy = fs::symlink_metadata(to).map_err(PathError::on("inspect", to))?;
-        let differs = |what: &str| FilesError::CopyDiffers {
-            path: to.to_path_buf(),
-            what: what.to_owned(),
-        };
-        if source.file_type() != copy.file_type() {
-            return Err(differs("its kind").into());
-        }
-        if (source.uid(), source.gid()) != (copy.uid(), copy.gid()) {
-            return Err(differs("its owner").into());
-        }
-        if !source.is_symlink() && mode_of(&source) != mode_of(&copy) {
-            return Err(differs("its mode").into());
-        }
-        if !source.is_dir() && source.nlink() > 1 {
-            let first = self.seen.insert(Identity::of(&source), Identity::of(&copy));
-            if let Some(first) = first {
-                return if first == Identity::of(&copy) {
-                    Ok(())
-                } else {
-                    Err(differs("its hard links").into())
-                };
-            }
-        }
-        // The copy carries the time that the source had when it was read.
-        if (source.mtime(), source.mtime_nsec()) != (copy.mtime(), copy.mtime_nsec()) {
-            return Err(changed(from, "its modification time is another"));
-        }
-        if source.is_dir() {
-            let names = sorted_names(from)?;
-            if names != sorted_names(to)? {
-                return Err(differs("the names in it").into());
-            }
-            for name in names {
-                self.entry(&from.join(&name), &to.join(&name))?;
-            }
-        } else if source.is_symlink() {
-            let target = |path: &Path| fs::read_link(path).map_err(PathError::on("read", path));
-            if target(from)? != target(to)? {
-                return Err(differs("its target").into());
-            }
-        } else if source.is_file() {
-            if source.len() != copy.len() {
-                return Err(differs("its size").into());
-            }
-            if self.content_too {
-                self.content(to, copy.len())?;
-            }
-        } else if source.rdev() != copy.rdev() {
-            return Err(differs("its device").into());
-        }
-        Ok(())
-    }
-
-    fn content(&mut self, to: &Path, length: u64) -> FilesResult<()> {
-        let mut expected = [0; 32];
-        self.hashes
-            .read_exact(&mut expected)
-            .map_err(PathError::on("read the hashes of", to))?;
-        if expected == SHARED {
-            self.advance(length);
-            return Ok(());
-        }
-        let mut file = File::open(to).map_err(PathError::on("open", to))?;
-        // Read what the disk has, not what memory still remembers of it. Only advice: no matter if not.
-        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-        let mut hash = Sha256::new();
-        loop {
-            if self.ctx.cancel.is_cancelled() {
-                return Err(ModuleError::Cancelled);
-            }
-            let count = file
-                .read(&mut self.buffer)
-                .map_err(PathError::on("read", to))?;
-            if count == 0 {
-                break;
-            }
-            hash.update(&self.buffer[..count]);
-            self.advance(count as u64);
-        }
-        if hash.finalize()[..] != expected {
-            return Err(FilesError::CopyDiffers {
-                path: to.to_path_buf(),
-                what: "its SHA-256".into(),
-            }
-            .into());
-        }
-        Ok(())
-    }
-
-    fn advance(&mut self, bytes: u64) {
-        self.done_bytes += bytes;
-        let total = self.size.bytes;
-        self.ctx
-            .progress
-            .bytes(total + self.done_bytes, Some(total * 2));
-    }
-}
-
-fn changed(path: &Path, what: &str) -> ModuleError {
-    FilesError::ChangedMeanwhile {
-        path: path.to_path_buf(),
-        what: what.to_owned(),
-    }
-    .into()
 }
 
 #[cfg(test)]
