@@ -10,6 +10,8 @@ pub mod error;
 pub mod exec;
 mod image;
 pub(crate) mod lifecycle;
+#[cfg(test)]
+mod live_tests;
 pub mod service;
 mod spec;
 

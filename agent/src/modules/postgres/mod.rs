@@ -10,6 +10,8 @@ mod files;
 mod history;
 pub mod holders;
 mod json;
+#[cfg(test)]
+mod live_tests;
 mod ping;
 mod query;
 mod restore;
