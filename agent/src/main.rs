@@ -1,2 +1,7 @@
 //! The `kaapana-agent` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kaapana_agent::cli::main()
+}

@@ -145,7 +145,9 @@ impl SourceCode for Location {
 
 /// Returns the known name nearest to `name`, if one is near enough to be meant.
 pub fn closest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (name.chars().count() / 3).max(1);
+    let length = name.chars().count();
+    // With every letter different nothing is left of the name: `b` does not suggest `a`.
+    let limit = (length / 3).max(1).min(length.saturating_sub(1));
     known
         .into_iter()
         .map(|candidate| (edit_distance(name, candidate), candidate))
@@ -207,5 +209,6 @@ mod tests {
         assert_eq!(closest("comand", ["copy", "command"]), Some("command"));
         assert_eq!(closest("flie", ["file", "fail"]), Some("file"));
         assert_eq!(closest("docker", ["file", "fail"]), None);
+        assert_eq!(closest("b", ["a"]), None);
     }
 }

@@ -1,1 +1,15 @@
 //! The lab: PostgreSQL images, a synthetic Kaapana 0.2 site, and the end-to-end tests of `kaapana-agent`.
+//!
+//! Nothing in here is a mock. The images hold real servers built from Debian's packages, a site's data
+//! directory was filled and cleanly stopped by one of them, and the checks ([`check`], [`server`]) use
+//! `psql` and coreutils, so that they share no code with the agent they judge.
+
+pub mod check;
+pub mod error;
+pub mod hash;
+pub mod images;
+pub mod schema;
+pub mod server;
+pub mod site;
+pub mod tool;
+pub mod workplace;

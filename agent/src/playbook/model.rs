@@ -52,6 +52,19 @@ impl Node {
         }
     }
 
+    /// Tells whether a text anywhere inside needs rendering.
+    #[must_use]
+    pub fn has_template(&self) -> bool {
+        match &self.kind {
+            NodeKind::String(text) => super::template::is_template(text),
+            NodeKind::Sequence(items) => items.iter().any(Self::has_template),
+            NodeKind::Mapping(entries) => entries
+                .iter()
+                .any(|(key, _, value)| super::template::is_template(key) || value.has_template()),
+            _ => false,
+        }
+    }
+
     /// Returns the value under a key of a mapping.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Node> {

@@ -1,9 +1,40 @@
 //! Modules for the run itself and commands: command, shell, assert, debug, pause ….
 
-use super::module::ModuleSpec;
+mod capture;
+mod command;
+mod error;
+mod glob;
+mod pause;
+mod privileges;
+mod process;
+mod simple;
+mod wait_for;
+pub mod words;
+
+pub use error::ControlError;
+
+use super::module::{ModuleSpec, spec_of};
 
 /// Returns this family's modules.
 #[must_use]
 pub fn modules() -> Vec<ModuleSpec> {
-    Vec::new()
+    vec![
+        spec_of::<command::CommandModule>(),
+        spec_of::<command::ShellModule>(),
+        spec_of::<pause::PauseModule>(),
+        spec_of::<privileges::PrivilegesModule>(),
+        spec_of::<simple::AssertModule>(),
+        spec_of::<simple::DebugModule>(),
+        spec_of::<simple::FailModule>(),
+        spec_of::<simple::SetFactModule>(),
+        spec_of::<wait_for::WaitForModule>(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn examples_build_and_arguments_are_described() {
+        crate::modules::files::assert_well_described(&super::modules());
+    }
 }

@@ -46,6 +46,7 @@ pub struct DockerImage {
     pub source: ImageSource,
     /// Archive made by `docker save`. Relative paths start at the playbook.
     #[serde(default, alias = "load_path")]
+    #[schemars(extend("aliases" = ["load_path"]))]
     pub archive_path: Option<PathBuf>,
 }
 

@@ -67,6 +67,7 @@ pub struct DockerContainer {
     /// Ports, `[[address:]host_port:]container_port`. On 127.0.0.1 unless an address is written out;
     /// without a host port the kernel picks one.
     #[serde(default, alias = "ports")]
+    #[schemars(extend("aliases" = ["ports"]))]
     pub published_ports: Vec<String>,
     /// `started` (default), `stopped`, `present` or `absent`.
     #[serde(default)]
@@ -98,6 +99,7 @@ pub struct DockerContainer {
     pub read_only: bool,
     /// Docker removes the container when it ends. Default: false.
     #[serde(default, alias = "cleanup")]
+    #[schemars(extend("aliases" = ["cleanup"]))]
     pub auto_remove: bool,
     /// A small init process reaps zombies and passes signals on. Default: false.
     #[serde(default)]

@@ -1,9 +1,86 @@
-//! Modules for files and directories.
+//! Modules for files and directories, and the durable building blocks that others may use.
 
-use super::module::ModuleSpec;
+mod attributes;
+mod blocking;
+mod content;
+mod copy;
+mod copy_dir;
+pub mod durable;
+mod error;
+mod file;
+mod get_url;
+mod mounts;
+mod relocate;
+mod remove;
+mod result;
+mod sizes;
+mod stat;
+mod tree_copy;
+mod users;
+mod walk;
+
+pub use attributes::{Mode, show_mode};
+pub(crate) use blocking::detached;
+pub use error::{FilesError, human_bytes};
+
+use super::module::{ModuleSpec, spec_of};
 
 /// Returns this family's modules.
 #[must_use]
 pub fn modules() -> Vec<ModuleSpec> {
-    Vec::new()
+    vec![
+        spec_of::<copy::CopyModule>(),
+        spec_of::<file::FileModule>(),
+        spec_of::<get_url::GetUrlModule>(),
+        spec_of::<relocate::MoveModule>(),
+        spec_of::<sizes::DirectorySizeModule>(),
+        spec_of::<sizes::DiskSpaceModule>(),
+        spec_of::<stat::StatModule>(),
+    ]
+}
+
+/// What every module owes its users: an example that builds, and a line on each argument.
+#[cfg(test)]
+pub(crate) fn assert_well_described(modules: &[ModuleSpec]) {
+    for module in modules {
+        let tasks: serde_json::Value = serde_yaml::from_str(module.example).expect(module.name);
+        let mut arguments = tasks[0][module.name].clone();
+        if let (Some(key), true) = (module.free_form, arguments.is_string()) {
+            arguments = serde_json::json!({ key: arguments });
+        }
+        for key in module.expressions {
+            let evaluate =
+                |text: &serde_json::Value| serde_json::json!({"expression": text, "value": true});
+            match arguments.get_mut(*key) {
+                Some(serde_json::Value::Array(items)) => {
+                    items.iter_mut().for_each(|item| *item = evaluate(item));
+                }
+                Some(other) => *other = evaluate(other),
+                None => {}
+            }
+        }
+        (module.build)(arguments).map(drop).expect(module.name);
+        let schema = (module.schema)();
+        let properties = schema.get("properties").and_then(|all| all.as_object());
+        for (name, property) in properties.expect(module.name) {
+            let described = property.get("description").is_some();
+            assert!(described, "{}: `{name}` has no description", module.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn examples_build_and_arguments_are_described() {
+        super::assert_well_described(&super::modules());
+    }
+
+    #[test]
+    fn aliases_of_arguments_are_in_the_schema() {
+        let schema = schemars::schema_for!(super::file::FileModule);
+        let path = &schema.as_value()["properties"]["path"];
+        assert_eq!(path["aliases"], serde_json::json!(["dest", "name"]));
+        assert_eq!(schema.as_value()["additionalProperties"], false);
+    }
 }

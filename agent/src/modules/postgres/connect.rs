@@ -34,15 +34,19 @@ macro_rules! with_login {
             pub service: Option<String>,
             /// Host of the server, instead of a service.
             #[serde(default, alias = "host")]
+            #[schemars(extend("aliases" = ["host"]))]
             pub login_host: Option<String>,
             /// Port of the server. Default: the service's published 5432, or 5432.
             #[serde(default, alias = "port")]
+            #[schemars(extend("aliases" = ["port"]))]
             pub login_port: Option<u16>,
             /// Folder of the server's socket, instead of a host.
             #[serde(default, alias = "unix_socket")]
+            #[schemars(extend("aliases" = ["unix_socket"]))]
             pub login_unix_socket: Option<std::path::PathBuf>,
             /// User. Default: the service's POSTGRES_USER, or `postgres`.
             #[serde(default, alias = "login")]
+            #[schemars(extend("aliases" = ["login"]))]
             pub login_user: Option<String>,
             /// Password. Default: the service's POSTGRES_PASSWORD.
             #[serde(default)]

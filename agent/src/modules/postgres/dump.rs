@@ -26,16 +26,19 @@ with_login! {
     pub struct PostgresqlDump {
         /// Database. Default: the service's.
         #[serde(default, alias = "login_db")]
+        #[schemars(extend("aliases" = ["login_db"]))]
         pub db: Option<String>,
         /// File that gets the dump; it must not exist. Beside it `<dest>.sha256` says its checksum,
         /// for `sha256sum -c`. Relative paths start at the playbook.
         #[serde(alias = "target")]
+        #[schemars(extend("aliases" = ["target"]))]
         pub dest: PathBuf,
         /// Container that has pg_dump and the server. Default: the service's.
         #[serde(default)]
         pub container: Option<String>,
         /// More arguments of pg_dump, word by word.
         #[serde(default, alias = "dump_extra_args")]
+        #[schemars(extend("aliases" = ["dump_extra_args"]))]
         pub extra_args: Vec<String>,
     }
 }

@@ -19,6 +19,7 @@ with_login! {
     pub struct PostgresqlPing {
         /// Database. Default: the service's POSTGRES_DB, or one named like the user.
         #[serde(default, alias = "db")]
+        #[schemars(extend("aliases" = ["db"]))]
         pub login_db: Option<String>,
     }
 }

@@ -31,6 +31,7 @@ with_login! {
         pub named_args: BTreeMap<String, Value>,
         /// Database. Default: the service's.
         #[serde(default, alias = "db")]
+        #[schemars(extend("aliases" = ["db"]))]
         pub login_db: Option<String>,
     }
 }
@@ -48,6 +49,7 @@ with_login! {
         pub named_args: BTreeMap<String, Value>,
         /// Database. Default: the service's.
         #[serde(default, alias = "db")]
+        #[schemars(extend("aliases" = ["db"]))]
         pub login_db: Option<String>,
     }
 }

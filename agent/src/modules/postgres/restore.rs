@@ -38,6 +38,7 @@ with_login! {
         pub src: PathBuf,
         /// Database that it becomes. Default: the service's.
         #[serde(default, alias = "login_db")]
+        #[schemars(extend("aliases" = ["login_db"]))]
         pub db: Option<String>,
         /// SHA-256 that the dump must have, `sha256:<hex>` or plain hex; checked before the database
         /// gets its name.

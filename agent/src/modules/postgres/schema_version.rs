@@ -37,6 +37,7 @@ pub struct Marker {
     pub absent: bool,
     /// First version that has the mark; before it the opposite must be true. Default: every version.
     #[serde(default, deserialize_with = "version_text", alias = "label")]
+    #[schemars(extend("aliases" = ["label"]))]
     #[schemars(with = "Option<String>")]
     pub version: Option<String>,
     /// First version that no longer has the mark.
@@ -69,6 +70,7 @@ with_login! {
         pub markers: Vec<Marker>,
         /// Database. Default: the service's.
         #[serde(default, alias = "db")]
+        #[schemars(extend("aliases" = ["db"]))]
         pub login_db: Option<String>,
     }
 }

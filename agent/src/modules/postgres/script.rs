@@ -29,6 +29,7 @@ with_login! {
         pub path: PathBuf,
         /// Database. Default: the service's.
         #[serde(default, alias = "login_db")]
+        #[schemars(extend("aliases" = ["login_db"]))]
         pub db: Option<String>,
         /// Name in the history. Default: the file's name.
         #[serde(default)]

@@ -25,6 +25,7 @@ with_login! {
     pub struct PostgresqlSnapshot {
         /// Database. Default: the service's.
         #[serde(default, alias = "db")]
+        #[schemars(extend("aliases" = ["db"]))]
         pub login_db: Option<String>,
         /// Columns that later scripts change, add or drop, by table (`study` or `public.study`). The
         /// other columns of these tables get a checksum of their own, `kept`. Give the same to the

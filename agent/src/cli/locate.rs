@@ -1,0 +1,105 @@
+//! Finds and loads what a command works on: playbook, variables, state directory, operator.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::args::{Global, PlaybookArgs};
+use super::confirm::Terminal;
+use super::exit::Failure;
+use super::extra_vars;
+use crate::engine::{Engine, Operator, RunOptions};
+use crate::playbook::load::LoadOptions;
+use crate::playbook::validate::{Checked, KnownNames, check};
+
+/// The state directory: `--state-dir`, `KAAPANA_AGENT_STATE`, or `state/` in the folder above the
+/// playbook's, so that it does not depend on the working directory.
+pub(super) fn state_dir(global: &Global, playbook: Option<&Path>) -> PathBuf {
+    if let Some(dir) = &global.state_dir {
+        return dir.clone();
+    }
+    let Some(playbook) = playbook else { return PathBuf::from("state") };
+    let absolute = std::path::absolute(playbook).unwrap_or_else(|_| playbook.to_path_buf());
+    absolute
+        .parent()
+        .and_then(Path::parent)
+        .map_or_else(|| PathBuf::from("state"), |above| above.join("state"))
+}
+
+/// Loads and validates a playbook with its extra variables: everything that is wrong, at once.
+pub(super) fn playbook(args: &PlaybookArgs) -> Result<(Checked, Map<String, Value>), Failure> {
+    let extra = extra_vars::read(&args.extra_vars)?;
+    let options = LoadOptions { extra_vars: extra.clone(), ..LoadOptions::default() };
+    let checked =
+        check(&args.playbook, &options, &KnownNames::default()).map_err(Failure::Problems)?;
+    Ok((checked, extra))
+}
+
+/// Makes the engine for a playbook that must be sound.
+pub(super) fn engine(
+    global: &Global,
+    args: &PlaybookArgs,
+    ask: Terminal,
+    cancel: CancellationToken,
+    (check, diff): (bool, bool),
+) -> Result<Engine, Failure> {
+    let (checked, extra_vars) = playbook(args)?;
+    let options = RunOptions {
+        extra_vars,
+        check,
+        diff,
+        tags: args.tags.clone(),
+        skip_tags: args.skip_tags.clone(),
+        operator: operator(),
+        confirm: std::sync::Arc::new(ask),
+        cancel,
+    };
+    let state = state_dir(global, Some(&args.playbook));
+    Ok(Engine::new(checked.playbook, &state, options)?)
+}
+
+/// Who runs, from where, with which words.
+pub(super) fn operator() -> Operator {
+    let uid = nix::unistd::Uid::effective();
+    let user = nix::unistd::User::from_uid(uid)
+        .ok()
+        .flatten()
+        .map_or_else(|| format!("uid {uid}"), |user| user.name);
+    let user = match std::env::var("SUDO_USER") {
+        Ok(by) if !by.is_empty() => format!("{user} (sudo by {by})"),
+        _ => user,
+    };
+    let host = nix::unistd::gethostname()
+        .map_or_else(|_| "unknown host".into(), |name| name.to_string_lossy().into_owned());
+    Operator { user, host, arguments: std::env::args().collect() }
+}
+
+/// Names of the playbooks that have a state, each with its folder.
+pub(super) fn states(global: &Global, playbook: Option<&Path>) -> Result<Vec<(String, PathBuf)>, Failure> {
+    let root = state_dir(global, playbook);
+    if let Some(playbook) = playbook {
+        return Ok(vec![(crate::engine::playbook_name(playbook), root)]);
+    }
+    let listed = std::fs::read_dir(&root).map_err(|error| {
+        Failure::other(
+            "state::not_found",
+            format!("failed to read the state directory {}: {error}", root.display()),
+            "name it with --state-dir, or name a playbook",
+        )
+    })?;
+    let mut names: Vec<(String, PathBuf)> = listed
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().join("journal.jsonl").is_file())
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), root.clone()))
+        .collect();
+    names.sort();
+    if names.is_empty() {
+        return Err(Failure::other(
+            "state::empty",
+            format!("{} holds no journal", root.display()),
+            "nothing has been run with this state directory yet",
+        ));
+    }
+    Ok(names)
+}

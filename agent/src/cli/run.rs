@@ -1,0 +1,114 @@
+//! `run`: what the agent is for.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::args::{Global, Output, RunArgs};
+use super::confirm::Terminal;
+use super::exit::{self, Failure};
+use super::{Done, locate, screen};
+use crate::engine::RunEnd;
+use crate::event::Event;
+use crate::report::json::JsonLines;
+use crate::report::{diagnostic, plan, terminal};
+
+pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
+    if args.syntax_check {
+        return syntax_check(args);
+    }
+    let cancel = CancellationToken::new();
+    let shown = Arc::new(terminal::Terminal::new(screen::options(global.verbose)));
+    let operator = locate::operator();
+    let ask = Terminal {
+        yes: args.yes,
+        user: operator.user.clone(),
+        cancel: cancel.clone(),
+        screen: (global.output == Output::Text).then(|| Arc::clone(&shown)),
+    };
+    let engine = locate::engine(global, &args.playbook, ask, cancel.clone(), (args.check, args.diff))?;
+    let events: Arc<dyn Fn(Event) + Send + Sync> = match global.output {
+        Output::Text => {
+            let shown = Arc::clone(&shown);
+            Arc::new(move |event| shown.event(&event))
+        }
+        Output::Json => {
+            let lines = JsonLines::new(std::io::stdout(), &operator.host);
+            Arc::new(move |event| lines.event(&event))
+        }
+    };
+    let end = runtime()?.block_on(async {
+        tokio::spawn(interrupt(cancel));
+        engine.run(&events).await
+    })?;
+    let playbook = args.playbook.playbook.display().to_string();
+    match global.output {
+        Output::Json => {
+            if let RunEnd::DecisionNeeded(entries) = &end {
+                println!("{}", json!({"v": 1, "event": "decision_needed", "tasks": entries}));
+            }
+        }
+        Output::Text => {
+            match &end {
+                RunEnd::DecisionNeeded(entries) => {
+                    eprint!("{}", plan::decisions(entries, &playbook, screen::stderr_style()));
+                }
+                RunEnd::Failed if !args.check => {
+                    println!("Mend the cause and run the same command again: it continues where it stopped.");
+                }
+                RunEnd::Interrupted => println!("Run the same command again: it continues where it stopped."),
+                _ => {}
+            }
+            if !args.check {
+                println!("State: {}", engine.state_dir().path().display());
+            }
+        }
+    }
+    Ok(ExitCode::from(exit::of_run(&end)))
+}
+
+fn syntax_check(args: &RunArgs) -> Done {
+    let (checked, _) = locate::playbook(&args.playbook)?;
+    if !checked.warnings.is_empty() {
+        let style = screen::stderr_style();
+        eprint!("{}", diagnostic::problems(&checked.warnings, style, screen::width()));
+    }
+    let plays = checked.playbook.plays.len();
+    println!("{}: well-formed, plays: {plays}", args.playbook.playbook.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
+        |error| {
+            Failure::other(
+                "agent::runtime",
+                format!("failed to start: {error}"),
+                "the system refuses threads or timers to this user; see `ulimit -a`",
+            )
+        },
+    )
+}
+
+/// The first signal stops cleanly; the second ends at once, which is as safe as a crash.
+async fn interrupt(cancel: CancellationToken) {
+    let (Ok(mut int), Ok(mut term)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    let mut next = async || {
+        tokio::select! {
+            _ = int.recv() => {}
+            _ = term.recv() => {}
+        }
+    };
+    next().await;
+    eprintln!("\nstopping: the running task and its containers are being ended cleanly; once more to end at once");
+    cancel.cancel();
+    next().await;
+    std::process::exit(i32::from(exit::INTERRUPTED));
+}

@@ -1,0 +1,150 @@
+//! A task's identity: the name under which the journal knows it.
+//!
+//! Play, names of the enclosing blocks, and the task's `id`, else its name, else its module, joined by
+//! ` / `; an ordinal (`#2`) where the same text comes again; the loop item's key in brackets. Templates
+//! in names are left as they are written, so an identity does not depend on variables.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::playbook::model::{Block, Item, Play, Playbook, Task};
+use crate::state::fingerprint::sha256_hex;
+
+/// Identities of every task of a playbook, by the task's place in memory.
+#[derive(Debug)]
+pub struct Identities {
+    by_task: HashMap<usize, String>,
+    total: usize,
+}
+
+impl Identities {
+    /// Gives every task of the playbook its identity.
+    #[must_use]
+    pub fn of(playbook: &Playbook) -> Self {
+        let mut walk = Walk::default();
+        for play in &playbook.plays {
+            walk.items(&play.items, &play.name);
+            for handler in &play.handlers {
+                walk.task(handler, &handlers_path(play));
+            }
+        }
+        Self { total: walk.by_task.len(), by_task: walk.by_task }
+    }
+
+    /// Returns a task's identity, without a loop item.
+    #[must_use]
+    pub fn get(&self, task: &Task) -> &str {
+        self.by_task.get(&address(task)).map_or("", String::as_str)
+    }
+
+    /// Number of tasks, loops counted once, handlers included.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Tells whether an identity (with or without loop item) belongs to this playbook.
+    #[must_use]
+    pub fn knows(&self, identity: &str) -> bool {
+        self.by_task.values().any(|known| {
+            identity == known
+                || identity.strip_prefix(known.as_str()).is_some_and(|rest| rest.starts_with(" ["))
+        })
+    }
+}
+
+/// The task's place in memory: the playbook is not moved while its identities are in use.
+fn address(task: &Task) -> usize {
+    std::ptr::from_ref(task).addr()
+}
+
+fn handlers_path(play: &Play) -> String {
+    format!("{} / handlers", play.name)
+}
+
+#[derive(Default)]
+struct Walk {
+    by_task: HashMap<usize, String>,
+    seen: HashMap<String, usize>,
+}
+
+impl Walk {
+    fn items(&mut self, items: &[Item], path: &str) {
+        for item in items {
+            match item {
+                Item::Task(task) => self.task(task, path),
+                Item::Block(block) => self.block(block, path),
+            }
+        }
+    }
+
+    fn block(&mut self, block: &Block, path: &str) {
+        let path = match &block.common.name {
+            Some(name) => format!("{path} / {name}"),
+            None => path.to_owned(),
+        };
+        self.items(&block.block, &path);
+        self.items(&block.rescue, &path);
+        self.items(&block.always, &path);
+    }
+
+    fn task(&mut self, task: &Task, path: &str) {
+        let own = task
+            .id
+            .as_deref()
+            .or(task.common.name.as_deref())
+            .unwrap_or(task.module.name);
+        let identity = format!("{path} / {own}");
+        let count = self.seen.entry(identity.clone()).or_insert(0);
+        *count += 1;
+        let identity = if *count == 1 { identity } else { format!("{identity} #{count}") };
+        self.by_task.insert(address(task), identity);
+    }
+}
+
+/// Keys of a loop's items, unique and readable: a label, a plain value, a map's `name`, or a hash.
+#[must_use]
+pub fn item_keys(items: &[Value], labels: &[Option<String>]) -> Vec<String> {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    items
+        .iter()
+        .zip(labels)
+        .map(|(item, label)| {
+            let key = label.clone().unwrap_or_else(|| item_key(item));
+            let count = seen.entry(key.clone()).or_insert(0);
+            *count += 1;
+            if *count == 1 { key } else { format!("{key} #{count}") }
+        })
+        .collect()
+}
+
+fn item_key(item: &Value) -> String {
+    let text = match item {
+        Value::String(text) => text.clone(),
+        Value::Object(map) => match map.get("name").or_else(|| map.get("key")) {
+            Some(Value::String(name)) => name.clone(),
+            _ => item.to_string(),
+        },
+        other => other.to_string(),
+    };
+    if text.chars().count() <= 80 && !text.contains('\n') {
+        text
+    } else {
+        sha256_hex(text.as_bytes())[..12].to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn items_that_look_alike_get_an_ordinal() {
+        let items = [json!("a"), json!({"name": "a"}), json!(["x"]), json!("y".repeat(200))];
+        let keys = item_keys(&items, &vec![None; items.len()]);
+        assert_eq!(keys[..3], ["a", "a #2", "[\"x\"]"]);
+        assert_eq!(keys[3].len(), 12);
+    }
+}

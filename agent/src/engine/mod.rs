@@ -1,0 +1,26 @@
+//! Decides what to do with each task and why, and does it: journal, services, handlers, events.
+//!
+//! Prints nothing and asks nothing; what happens is told through [`crate::event::Event`].
+
+mod arguments;
+pub mod decide;
+mod execute;
+mod failure;
+mod frame;
+mod handlers;
+pub mod identity;
+mod options;
+pub mod plan;
+mod resolve;
+mod run;
+mod services;
+mod session;
+mod task;
+mod task_log;
+mod unit;
+
+pub use decide::{Decision, decide};
+pub use failure::describe;
+pub use options::{Operator, RunOptions};
+pub use plan::{Plan, PlanAction, PlanEntry};
+pub use run::{Engine, RunEnd, RunError, playbook_name};

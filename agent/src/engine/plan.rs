@@ -1,0 +1,385 @@
+//! What a run would do with each task, and why, without doing anything.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::decide::{Decision, Orphan, Question, Reason};
+use super::frame::Frame;
+use super::identity::item_keys;
+use super::run::{Engine, RunError};
+use super::unit::{Item as LoopItem, Look, Place, text_of_value};
+use crate::modules::Kind;
+use crate::playbook::model::{Block, Item, Task};
+use crate::playbook::template::Scope;
+use crate::source::Problem;
+use crate::state::{Attempt, Finished, History, TaskHistory, TaskStatus};
+
+/// What would be done with a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanAction {
+    /// Passed over: the journal proves it done.
+    Done,
+    /// Run.
+    Run,
+    /// Its module is asked what became of an interrupted attempt.
+    Recover,
+    /// Its condition is false.
+    Skip,
+    /// Run or skipped: known once earlier tasks have run.
+    Later,
+    /// Waits for an operator's answer.
+    Decide,
+}
+
+/// One task's part of the plan.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlanEntry {
+    /// Identity, loop item included.
+    pub task: String,
+    /// Name for people.
+    pub name: String,
+    /// Module.
+    pub module: String,
+    /// What would be done.
+    pub action: PlanAction,
+    /// Why, in one line.
+    pub why: String,
+    /// For [`PlanAction::Decide`]: what differs and what either answer leads to, a line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<String>,
+}
+
+/// The plan of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Plan {
+    /// Tasks in the order in which they would come.
+    pub entries: Vec<PlanEntry>,
+    /// Finished tasks that the playbook no longer has.
+    pub orphans: Vec<String>,
+}
+
+impl Plan {
+    /// What an operator has to decide first.
+    #[must_use]
+    pub fn decisions(&self) -> Vec<PlanEntry> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.action == PlanAction::Decide)
+            .cloned()
+            .collect()
+    }
+}
+
+/// Finished tasks that are no longer in the playbook.
+pub(super) fn orphans<'h>(engine: &Engine, history: &'h History) -> Vec<Orphan<'h>> {
+    history
+        .tasks()
+        .filter_map(|(identity, task)| match task {
+            TaskHistory::Finished(finished) if !engine.identities.knows(identity) => {
+                Some(Orphan { identity, finished })
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+impl Engine {
+    /// Plans a run. Touches neither the host nor the state.
+    ///
+    /// # Errors
+    /// When an argument or condition is wrong and no unknown result can be the reason.
+    pub fn plan(&self, history: &History) -> Result<Plan, RunError> {
+        let mut planner = Planner {
+            engine: self,
+            history,
+            orphans: orphans(self, history),
+            root: self.root_scope(),
+            unknown: false,
+            adopted: HashSet::new(),
+            plan: Plan::default(),
+        };
+        for play in &self.playbook.plays {
+            let frame = Frame::of_play(play, self.play_scope(&planner.root, play));
+            planner
+                .items(&play.items, &frame)
+                .and_then(|()| planner.handlers(play, &frame))
+                .map_err(|problem| RunError::Invalid(vec![problem]))?;
+        }
+        let adopted = planner.adopted;
+        planner.plan.orphans = planner
+            .orphans
+            .iter()
+            .map(|orphan| orphan.identity.to_owned())
+            .filter(|identity| !adopted.contains(identity))
+            .collect();
+        Ok(planner.plan)
+    }
+}
+
+struct Planner<'e> {
+    engine: &'e Engine,
+    history: &'e History,
+    orphans: Vec<Orphan<'e>>,
+    root: Scope,
+    /// Whether a task before this one will run: its result may explain whatever is undefined.
+    unknown: bool,
+    adopted: HashSet<String>,
+    plan: Plan,
+}
+
+impl<'e> Planner<'e> {
+    fn items(&mut self, items: &'e [Item], frame: &Frame<'e>) -> Result<(), Problem> {
+        for item in items {
+            match item {
+                Item::Task(task) => self.task(task, frame)?,
+                Item::Block(block) => self.block(block, frame)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, block: &'e Block, frame: &Frame<'e>) -> Result<(), Problem> {
+        let frame = frame.enter(block);
+        self.items(&block.block, &frame)?;
+        self.items(&block.always, &frame)
+    }
+
+    fn handlers(
+        &mut self,
+        play: &'e crate::playbook::model::Play,
+        frame: &Frame<'e>,
+    ) -> Result<(), Problem> {
+        for handler in &play.handlers {
+            let identity = self.engine.identities.get(handler);
+            if self.history.pending_handlers.iter().any(|pending| pending == identity) {
+                let place = self.place(handler, frame, None);
+                self.add(&place, PlanAction::Run, "notified and not run yet".into(), Vec::new());
+            }
+        }
+        Ok(())
+    }
+
+    fn task(&mut self, task: &'e Task, frame: &Frame<'e>) -> Result<(), Problem> {
+        let place = self.place(task, frame, None);
+        if !self.engine.wants(&place.frame, task) {
+            self.add(&place, PlanAction::Skip, "its tags are not asked for".into(), Vec::new());
+            return Ok(());
+        }
+        let scope = place.frame.scope.clone();
+        let Some(spec) = &task.r#loop else {
+            let result = self.unit(&place, &scope)?;
+            self.register(task, result);
+            return Ok(());
+        };
+        let items = match self.engine.loop_items(spec, &scope) {
+            Ok(items) => items,
+            Err(problem) => return self.later(&place, problem).map(|()| self.register(task, None)),
+        };
+        let mut results = Vec::new();
+        for item in items {
+            let scope = self.engine.item_scope(&scope, spec, &item);
+            let place = self.place(task, frame, Some(item));
+            results.push(self.unit(&place, &scope)?);
+        }
+        let whole: Option<Vec<Value>> = results.into_iter().collect();
+        self.register(task, whole.map(super::task::loop_result));
+        Ok(())
+    }
+
+    /// Plans a unit; returns its result where the journal has it.
+    fn unit(&mut self, place: &Place<'e>, scope: &Scope) -> Result<Option<Value>, Problem> {
+        let look = match self.engine.look(place, scope, self.history, &self.orphans) {
+            Ok(look) => look,
+            Err(problem) => return self.later(place, problem).map(|()| None),
+        };
+        let ready = match look {
+            Look::Skip { condition } => {
+                let why = format!("`{condition}` is false");
+                self.add(place, PlanAction::Skip, why, Vec::new());
+                return Ok(Some(super::task::skipped_result(&condition)));
+            }
+            Look::Ready(ready) => ready,
+        };
+        let (action, why, details, result) = match &ready.decision {
+            Decision::Done(finished) => {
+                (PlanAction::Done, done_in(finished), Vec::new(), Some(finished.result.clone()))
+            }
+            Decision::Adopt { from, finished } => {
+                self.adopted.insert((*from).to_owned());
+                let why = format!("done as `{from}`, {}", done_in(finished));
+                (PlanAction::Done, why, Vec::new(), Some(finished.result.clone()))
+            }
+            Decision::Run(reason) => (PlanAction::Run, reason.describe(), Vec::new(), None),
+            Decision::Recover(attempt) => {
+                let why = format!("interrupted in run {}", attempt.run);
+                (PlanAction::Recover, why, Vec::new(), None)
+            }
+            Decision::Ask(question) => {
+                let (why, details) = question.describe(&place.identity, &ready.shown, &ready.fingerprint);
+                (PlanAction::Decide, why, details, None)
+            }
+        };
+        let set_facts = place.task.module.kind == Kind::ReadOnly && result.is_none();
+        self.add(place, action, why, details);
+        if let Some(Value::Object(facts)) = result.as_ref().and_then(|r| r.get("ansible_facts")) {
+            for (name, value) in facts {
+                self.root.set(name, value.clone());
+            }
+        }
+        self.unknown |= result.is_none() || set_facts;
+        Ok(result)
+    }
+
+    fn later(&mut self, place: &Place<'e>, problem: Problem) -> Result<(), Problem> {
+        if !self.unknown {
+            return Err(problem);
+        }
+        let why = "depends on what earlier tasks find".to_owned();
+        self.add(place, PlanAction::Later, why, Vec::new());
+        Ok(())
+    }
+
+    fn register(&mut self, task: &Task, result: Option<Value>) {
+        if let Some(name) = &task.register {
+            match result {
+                Some(result) => self.root.set(name, result),
+                None => {
+                    self.root.unset(name);
+                    self.unknown = true;
+                }
+            }
+        }
+    }
+
+    fn place(&self, task: &'e Task, frame: &Frame<'e>, item: Option<LoopItem>) -> Place<'e> {
+        self.engine.place(task, frame, item)
+    }
+
+    fn add(&mut self, place: &Place<'e>, action: PlanAction, why: String, details: Vec<String>) {
+        self.plan.entries.push(PlanEntry {
+            task: place.identity.clone(),
+            name: place.raw_name(),
+            module: place.task.module.name.to_owned(),
+            action,
+            why,
+            details,
+        });
+    }
+}
+
+fn done_in(finished: &Finished) -> String {
+    let how = if finished.status == TaskStatus::Rescued { "failed and rescued" } else { "done" };
+    format!("{how} in run {}", finished.run)
+}
+
+impl Reason<'_> {
+    /// Why a task runs, for people.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::New => "not done yet".into(),
+            Self::Failed => "failed before".into(),
+            Self::Changed(finished) => {
+                format!("arguments or input files changed since run {}", finished.run)
+            }
+            Self::LooksOnly => "interrupted before; it only looks".into(),
+            Self::Redo { user, reason } => format!("{user} asked for it again: {reason}"),
+        }
+    }
+}
+
+impl Question<'_> {
+    /// The question, and what differs, for people.
+    pub(super) fn describe(
+        &self,
+        identity: &str,
+        now: &Value,
+        fingerprint: &crate::state::Fingerprint,
+    ) -> (String, Vec<String>) {
+        let (why, then, old) = match self {
+            Self::ChangedAfterDone(Finished { run, arguments, fingerprint, .. }) => (
+                format!("done in run {run}, but what it depends on has changed since, and it cannot be repeated unasked"),
+                arguments,
+                fingerprint,
+            ),
+            Self::ChangedAfterInterruption(Attempt { run, arguments, fingerprint, .. }) => (
+                format!("interrupted in run {run}, and what it depends on has changed since, so nobody can tell what became of it"),
+                arguments,
+                fingerprint,
+            ),
+        };
+        let mut details = differences("", then, now);
+        for (path, hash) in &fingerprint.files {
+            if old.files.get(path).is_some_and(|before| before != hash) {
+                details.push(format!("content of {} differs", path.display()));
+            }
+        }
+        if details.is_empty() {
+            details.push("the task's module changed".into());
+        }
+        details.push("to keep what was done: put the old value back, and run again".into());
+        details.push(format!(
+            "or record an answer: `kaapana-agent resolve PLAYBOOK '{identity}' --done|--redo --reason TEXT`"
+        ));
+        (why, details)
+    }
+}
+
+/// Lists where two argument values differ: `path: old -> new`.
+fn differences(path: &str, old: &Value, new: &Value) -> Vec<String> {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            let null = Value::Null;
+            keys.into_iter()
+                .flat_map(|key| {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    let (old, new) = (old.get(key).unwrap_or(&null), new.get(key).unwrap_or(&null));
+                    differences(&path, old, new)
+                })
+                .collect()
+        }
+        (old, new) if old == new => Vec::new(),
+        (old, new) => {
+            let show = |value: &Value| match value {
+                Value::Null => "(not given)".to_owned(),
+                value => text_of_value(value),
+            };
+            vec![format!("{path}: {} -> {}", show(old), show(new))]
+        }
+    }
+}
+
+/// Keys for the items of a loop.
+pub(super) fn keyed(
+    items: Vec<Value>,
+    labels: &[Option<String>],
+) -> Vec<LoopItem> {
+    let keys = item_keys(&items, labels);
+    items
+        .into_iter()
+        .zip(keys)
+        .enumerate()
+        .map(|(index, (value, key))| LoopItem { key, value, index })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn differences_name_the_path_and_both_values() {
+        let found = differences(
+            "",
+            &json!({"src": "/a", "env": {"X": "1"}, "same": true}),
+            &json!({"src": "/b", "env": {"X": "1", "Y": "2"}, "same": true}),
+        );
+        assert_eq!(found, ["env.Y: (not given) -> 2", "src: /a -> /b"]);
+    }
+}

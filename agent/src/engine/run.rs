@@ -1,0 +1,349 @@
+//! One run of a playbook, from the lock to the recap.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bollard::Docker;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tokio::sync::OnceCell;
+
+use super::identity::Identities;
+use super::options::RunOptions;
+use super::plan::PlanEntry;
+use super::session::Session;
+use super::task_log::EventSink;
+use crate::event::{Event, Stats, millis};
+use crate::playbook::model::{NodeKind, Playbook};
+use crate::playbook::template::Templates;
+use crate::redact::Redactor;
+use crate::source::Problem;
+use crate::state::fingerprint::sha256_hex;
+use crate::state::journal::read_for;
+use crate::state::{Body, Contents, History, Journal, Lock, Outcome, StateDir, StateError};
+
+/// A playbook, ready to be planned or run.
+pub struct Engine {
+    pub(super) playbook: Playbook,
+    pub(super) identities: Identities,
+    pub(super) templates: Templates,
+    pub(super) options: RunOptions,
+    pub(super) redactor: Redactor,
+    pub(super) docker: Arc<OnceCell<Docker>>,
+    pub(super) base_dir: PathBuf,
+    pub(super) name: String,
+    pub(super) state: StateDir,
+}
+
+/// How a run ended, where nothing went wrong with the run itself.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunEnd {
+    /// To the end.
+    Done,
+    /// A task failed; its event says why.
+    Failed,
+    /// SIGINT or SIGTERM; run again to continue.
+    Interrupted,
+    /// Only an operator can tell how to go on.
+    DecisionNeeded(Vec<PlanEntry>),
+}
+
+/// A run could not begin, or could not go on being recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The playbook cannot run here as it is.
+    #[error("the playbook cannot be run as it is")]
+    Invalid(Vec<Problem>),
+}
+
+/// Why a run does not go on.
+pub(super) enum Stop {
+    Interrupted,
+    Decision(PlanEntry),
+    State(StateError),
+}
+
+impl From<StateError> for Stop {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
+    }
+}
+
+impl Engine {
+    /// Takes a validated playbook. `state` is the state directory; the playbook's own folder in it is
+    /// named after the file.
+    ///
+    /// # Errors
+    /// When a play names hosts that are not this one, or a secret's value cannot be rendered.
+    pub fn new(playbook: Playbook, state: &Path, options: RunOptions) -> Result<Self, RunError> {
+        let name = playbook_name(&playbook.path);
+        let base_dir = playbook.path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+        let base_dir = std::path::absolute(&base_dir).unwrap_or(base_dir);
+        let engine = Self {
+            identities: Identities::of(&playbook),
+            state: StateDir::new(state, &name),
+            templates: Templates::new(),
+            redactor: Redactor::default(),
+            docker: Arc::new(OnceCell::new()),
+            options,
+            base_dir,
+            name,
+            playbook,
+        };
+        let problems = engine.hosts_elsewhere();
+        if !problems.is_empty() {
+            return Err(RunError::Invalid(problems));
+        }
+        engine.learn_secrets().map_err(|problem| RunError::Invalid(vec![problem]))?;
+        Ok(engine)
+    }
+
+    /// The folder of this playbook's state.
+    #[must_use]
+    pub fn state_dir(&self) -> &StateDir {
+        &self.state
+    }
+
+    /// Number of tasks, loops counted once.
+    #[must_use]
+    pub fn tasks_total(&self) -> usize {
+        self.identities.total()
+    }
+
+    /// Reads this playbook's journal.
+    ///
+    /// # Errors
+    /// When it is damaged, foreign or unreadable.
+    pub fn journal(&self) -> Result<Contents, StateError> {
+        read_for(&self.state, &self.name)
+    }
+
+    /// Runs the playbook. The caller hears what happens through `events`.
+    ///
+    /// # Errors
+    /// When the state cannot be locked, read or written, or an argument turns out wrong in planning.
+    pub async fn run(&self, events: &EventSink) -> Result<RunEnd, RunError> {
+        if self.options.check {
+            return self.predict(events).await;
+        }
+        let run = run_id();
+        self.state.create()?;
+        let holder = format!(
+            "pid {}, run {run}, {} on {}",
+            std::process::id(),
+            self.options.operator.user,
+            self.options.operator.host
+        );
+        let _lock = Lock::take(&self.state.lock(), &holder)?;
+        let contents = self.journal()?;
+        let history = History::of(&contents.records);
+        // Nothing is written, and nothing on the host touched, before the plan is known to be sound.
+        let plan = self.plan(&history)?;
+
+        let (mut journal, torn) = Journal::open(&self.state.journal(), &contents, &run)?;
+        if let Some(torn) = torn {
+            events(Event::Warning {
+                message: format!(
+                    "the journal's last {} bytes were cut short by a crash and were set aside in {}; \
+                     every record before them is whole",
+                    torn.bytes,
+                    torn.path.display()
+                ),
+            });
+        }
+        let state_id = match contents.state_id() {
+            Some(id) => id.to_owned(),
+            None => {
+                let state_id = random_id();
+                journal.append(Body::JournalCreated {
+                    state_id: state_id.clone(),
+                    playbook: self.name.clone(),
+                    host: self.options.operator.host.clone(),
+                })?;
+                state_id
+            }
+        };
+        let started = Instant::now();
+        journal.append(self.run_started())?;
+        events(self.run_started_event());
+
+        let mut session =
+            Session::new(self, events.clone(), history, Some(journal), run, state_id);
+        let decisions: Vec<_> = plan.decisions();
+        let ended = if decisions.is_empty() {
+            let ended = match session.adopt_left_overs(&contents).await {
+                Ok(()) => session.plays().await,
+                Err(stop) => Err(stop),
+            };
+            session.stop_services().await.and(ended)
+        } else {
+            Ok(RunEnd::DecisionNeeded(decisions))
+        };
+        let (end, broken) = match ended {
+            Ok(end) => (end, None),
+            Err(Stop::Interrupted) => (RunEnd::Interrupted, None),
+            Err(Stop::Decision(entry)) => (RunEnd::DecisionNeeded(vec![entry]), None),
+            Err(Stop::State(error)) => (RunEnd::Failed, Some(error)),
+        };
+        let duration_ms = millis(started.elapsed());
+        events(Event::RunFinished {
+            outcome: end.word().to_owned(),
+            stats: session.stats,
+            duration_ms,
+        });
+        if let Some(error) = broken {
+            return Err(error.into());
+        }
+        session.record(Body::RunFinished {
+            outcome: end.outcome(),
+            stats: stats_map(session.stats),
+            duration_ms,
+        })?;
+        Ok(end)
+    }
+
+    async fn predict(&self, events: &EventSink) -> Result<RunEnd, RunError> {
+        let history = History::of(&self.journal()?.records);
+        let plan = self.plan(&history)?;
+        let started = Instant::now();
+        events(self.run_started_event());
+        let mut session =
+            Session::new(self, events.clone(), history, None, run_id(), String::new());
+        let decisions = plan.decisions();
+        let end = if decisions.is_empty() {
+            match session.plays().await {
+                Ok(end) => end,
+                Err(Stop::Interrupted) => RunEnd::Interrupted,
+                Err(Stop::Decision(entry)) => RunEnd::DecisionNeeded(vec![entry]),
+                Err(Stop::State(error)) => return Err(error.into()),
+            }
+        } else {
+            RunEnd::DecisionNeeded(decisions)
+        };
+        events(Event::RunFinished {
+            outcome: end.word().to_owned(),
+            stats: session.stats,
+            duration_ms: millis(started.elapsed()),
+        });
+        Ok(end)
+    }
+
+    fn run_started_event(&self) -> Event {
+        Event::RunStarted {
+            playbook: self.playbook.path.display().to_string(),
+            tasks_total: self.tasks_total(),
+            check_mode: self.options.check,
+        }
+    }
+
+    fn run_started(&self) -> Body {
+        let mut text = String::new();
+        for source in &self.playbook.sources {
+            text.push_str(&sha256_hex(source.text.as_bytes()));
+            text.push('\n');
+        }
+        let operator = &self.options.operator;
+        Body::RunStarted {
+            playbook: self.playbook.path.display().to_string(),
+            playbook_sha256: sha256_hex(text.as_bytes()),
+            user: operator.user.clone(),
+            host: operator.host.clone(),
+            pid: std::process::id(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            arguments: operator.arguments.iter().map(|word| self.redactor.text(word)).collect(),
+        }
+    }
+
+    fn hosts_elsewhere(&self) -> Vec<Problem> {
+        let here = ["localhost", "127.0.0.1", "all"];
+        self.playbook
+            .plays
+            .iter()
+            .filter(|play| match &play.hosts.kind {
+                NodeKind::String(hosts) => !here.contains(&hosts.as_str()),
+                _ => true,
+            })
+            .map(|play| {
+                Problem::new(
+                    "playbook::hosts_elsewhere",
+                    &play.hosts.at,
+                    format!("play `{}` is for other hosts than this one", play.name),
+                    "runs here only with `localhost` or `all`",
+                )
+                .with_help("write `hosts: localhost` and run the agent on the host itself")
+            })
+            .collect()
+    }
+
+    fn learn_secrets(&self) -> Result<(), Problem> {
+        for play in &self.playbook.plays {
+            let scope = self.play_scope(&self.root_scope(), play);
+            for name in &play.secrets {
+                if let Some(value) = self.options.extra_vars.get(name) {
+                    self.redactor.add(value);
+                }
+                let vars = play.vars_files.iter().chain([&play.vars]).flatten();
+                for (_, _, node) in vars.filter(|(key, _, _)| key == name) {
+                    self.redactor.add(&self.templates.render(node, &scope)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RunEnd {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Done => Outcome::Done,
+            Self::Failed => Outcome::Failed,
+            Self::Interrupted => Outcome::Interrupted,
+            Self::DecisionNeeded(_) => Outcome::DecisionNeeded,
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+            Self::DecisionNeeded(_) => "decision_needed",
+        }
+    }
+}
+
+/// The name of a playbook's folder in the state directory: its file name without ending.
+#[must_use]
+pub fn playbook_name(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "playbook".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// A run's id: sorts by time, unique on a host.
+pub(super) fn run_id() -> String {
+    let now = Timestamp::now();
+    format!("{}-{}", now.strftime("%Y%m%dT%H%M%SZ"), &random_id()[..4])
+}
+
+/// Twelve hex digits that do not repeat: time, process and address space layout, hashed.
+fn random_id() -> String {
+    let mut bytes = [0_u8; 16];
+    let random = std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+    let seed = match random {
+        Ok(()) => bytes.to_vec(),
+        Err(_) => format!("{}/{}", Timestamp::now(), std::process::id()).into_bytes(),
+    };
+    sha256_hex(&seed)[..12].to_owned()
+}
+
+fn stats_map(stats: Stats) -> std::collections::BTreeMap<String, u32> {
+    let value = serde_json::to_value(stats).unwrap_or_else(|_| Map::new().into());
+    let Value::Object(map) = value else { return Default::default() };
+    map.into_iter()
+        .filter_map(|(key, count)| Some((key, u32::try_from(count.as_u64()?).ok()?)))
+        .collect()
+}

@@ -1,0 +1,302 @@
+//! Services: containers that are wanted as long as a task of their block is pending.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::failure::Failure;
+use super::frame::Frame;
+use super::run::Stop;
+use super::session::Session;
+use super::task_log;
+use super::{arguments, unit};
+use crate::event::{Event, millis};
+use crate::modules::docker::service::{self, ServiceIdentity, ServiceState};
+use crate::modules::docker::DockerContainer;
+use crate::modules::{ModuleError, ServiceHandle, TaskContext};
+use crate::playbook::model::Service;
+use crate::playbook::template::Scope;
+use crate::state::{Body, Contents, StateError};
+
+/// How long a service may take until it is ready, where the playbook does not say.
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a server may take to write out what it holds before it is left to the admin.
+const STOP_TIMEOUT: Duration = Duration::from_secs(600);
+/// How often readiness is looked at.
+const READY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A service that this run started.
+pub(super) struct Running {
+    pub handle: ServiceHandle,
+}
+
+/// Why a service is not up.
+pub(super) enum NotUp {
+    Failed(Failure),
+    Stop(Stop),
+}
+
+impl From<Failure> for NotUp {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<StateError> for NotUp {
+    fn from(error: StateError) -> Self {
+        Self::Stop(error.into())
+    }
+}
+
+impl<'p> Session<'p> {
+    /// Removes what a killed run left, where the journal says that there may be something. Looks at
+    /// Docker in that case only.
+    pub(super) async fn adopt_left_overs(&mut self, contents: &Contents) -> Result<(), Stop> {
+        let mut open: Vec<(String, String)> = Vec::new();
+        for record in &contents.records {
+            match &record.body {
+                Body::ServiceStarted { service, container } => {
+                    open.push((service.clone(), container.clone()));
+                }
+                Body::ServiceStopped { service, .. } => open.retain(|(name, _)| name != service),
+                _ => {}
+            }
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+        let ctx = self.service_context("services");
+        let started = Instant::now();
+        match service::remove_left_overs(&ctx, &self.state_id, &[]).await {
+            Ok(found) => {
+                for (name, container) in open {
+                    if found.contains(&name) {
+                        (self.events)(Event::ServiceStopped {
+                            service: name.clone(),
+                            left_over: true,
+                            duration_ms: millis(started.elapsed()),
+                        });
+                    }
+                    self.record(Body::ServiceStopped { service: name, container })?;
+                }
+            }
+            // The service's own start meets the left-over again, and stops there if it must.
+            Err(error) => (self.events)(Event::Warning {
+                message: format!(
+                    "what an earlier run left behind could not be removed yet: {}",
+                    super::failure::describe(&error)
+                ),
+            }),
+        }
+        Ok(())
+    }
+
+    /// Starts the services around a task that are not up yet, outermost first.
+    pub(super) async fn ensure_services(&mut self, frame: &Frame<'p>) -> Result<(), NotUp> {
+        for service in &frame.services {
+            if !self.running.iter().any(|running| running.handle.name == service.name) {
+                self.start_service(service, frame).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn start_service(&mut self, spec: &Service, frame: &Frame<'p>) -> Result<(), NotUp> {
+        let started = Instant::now();
+        let scope = frame.scope.clone();
+        let container = self.container_of(spec, &scope)?;
+        let identity = ServiceIdentity {
+            state_id: self.state_id.clone(),
+            playbook: self.engine.name.clone(),
+            service: spec.name.clone(),
+            run: self.run.clone(),
+        };
+        let name = container.name.clone().unwrap_or_else(|| identity.container_name());
+        self.record(Body::ServiceStarted { service: spec.name.clone(), container: name.clone() })?;
+        let mut ctx = self.service_context(&spec.name);
+        ctx.cancel = self.engine.options.cancel.clone();
+        let handle = match service::start(&ctx, &identity, &container).await {
+            Ok(handle) => handle,
+            Err(error) => {
+                self.record(Body::ServiceStopped {
+                    service: spec.name.clone(),
+                    container: name.clone(),
+                })?;
+                return Err(match Failure::of_module(&error) {
+                    Some(failure) => NotUp::Failed(failure),
+                    None => NotUp::Stop(Stop::Interrupted),
+                });
+            }
+        };
+        // From here on it is ours to stop, ready or not.
+        self.running.insert(0, Running { handle: handle.clone() });
+        self.wait_until_ready(spec, &handle, &scope).await?;
+        (self.events)(Event::ServiceStarted {
+            service: spec.name.clone(),
+            container: handle.container_name,
+            duration_ms: millis(started.elapsed()),
+        });
+        Ok(())
+    }
+
+    fn container_of(&self, spec: &Service, scope: &Scope) -> Result<DockerContainer, Failure> {
+        let templates = &self.engine.templates;
+        let rendered =
+            templates.render(&spec.container, scope).map_err(|e| Failure::of_problem(&e))?;
+        let schema = schemars::schema_for!(DockerContainer);
+        let misfit = |text: String| {
+            Failure::new(
+                "playbook::wrong_argument",
+                format!("{}: service `{}`: {text}", spec.at, spec.name),
+            )
+        };
+        let coerced = crate::playbook::arguments::coerce(schema.as_value(), rendered)
+            .map_err(|errors| {
+                misfit(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+            })?;
+        serde_path_to_error::deserialize(coerced).map_err(|error| misfit(error.to_string()))
+    }
+
+    async fn wait_until_ready(
+        &mut self,
+        spec: &Service,
+        handle: &ServiceHandle,
+        scope: &Scope,
+    ) -> Result<(), NotUp> {
+        let Some((module, args)) = &spec.ready else { return Ok(()) };
+        let templates = &self.engine.templates;
+        let (probe, _) = arguments::build(templates, module, args, scope)
+            .map_err(|e| Failure::of_problem(&e))?;
+        let patience = match &spec.ready_timeout {
+            Some(node) => {
+                let value = templates.render(node, scope).map_err(|e| Failure::of_problem(&e))?;
+                seconds(&value).unwrap_or(READY_TIMEOUT)
+            }
+            None => READY_TIMEOUT,
+        };
+        let mut ctx = self.service_context(&spec.name);
+        ctx.cancel = self.engine.options.cancel.clone();
+        ctx.services = self.handles();
+        let deadline = Instant::now() + patience;
+        loop {
+            if ctx.cancel.is_cancelled() {
+                return Err(NotUp::Stop(Stop::Interrupted));
+            }
+            let last = match probe.apply(&ctx, &Value::Null).await {
+                Ok(_) => return Ok(()),
+                Err(ModuleError::Cancelled) => return Err(NotUp::Stop(Stop::Interrupted)),
+                Err(error) => super::failure::describe(&error),
+            };
+            if let Ok(ServiceState::Exited { code, log }) = service::state(&ctx, handle).await {
+                let mut failure = Failure::new(
+                    "service::died",
+                    format!(
+                        "service `{}` ended with exit code {code} before it was ready; its last \
+                         words: {}",
+                        spec.name,
+                        log.join(" | ")
+                    ),
+                );
+                failure.help = Some("see what its log says, mend the cause and run again".into());
+                return Err(failure.into());
+            }
+            if Instant::now() >= deadline {
+                let mut failure = Failure::new(
+                    "service::not_ready",
+                    format!(
+                        "service `{}` was not ready after {} s: {last}",
+                        spec.name,
+                        patience.as_secs()
+                    ),
+                );
+                failure.help = Some(
+                    "a server that recovers from a crash may need longer: raise `ready_timeout`"
+                        .into(),
+                );
+                return Err(failure.into());
+            }
+            tokio::select! {
+                () = ctx.cancel.cancelled() => {}
+                () = tokio::time::sleep(READY_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Stops the services of a block that is being left.
+    pub(super) async fn leave_services(&mut self, services: &[Service]) -> Result<(), Stop> {
+        let (gone, kept) = std::mem::take(&mut self.running)
+            .into_iter()
+            .partition(|running| services.iter().any(|spec| spec.name == running.handle.name));
+        self.running = kept;
+        self.stop_all(gone).await
+    }
+
+    /// Stops whatever is still up: at the end, after a failure, on interruption.
+    pub(super) async fn stop_services(&mut self) -> Result<(), Stop> {
+        let all = std::mem::take(&mut self.running);
+        self.stop_all(all).await
+    }
+
+    async fn stop_all(&mut self, gone: Vec<Running>) -> Result<(), Stop> {
+        let ctx = self.service_context("services");
+        for running in gone {
+            let started = Instant::now();
+            let Running { handle } = running;
+            match service::stop(&ctx, &handle, STOP_TIMEOUT).await {
+                Ok(()) => {
+                    (self.events)(Event::ServiceStopped {
+                        service: handle.name.clone(),
+                        left_over: false,
+                        duration_ms: millis(started.elapsed()),
+                    });
+                    self.record(Body::ServiceStopped {
+                        service: handle.name,
+                        container: handle.container_name,
+                    })?;
+                }
+                // No record: the next run meets it as a left-over.
+                Err(error) => (self.events)(Event::Warning {
+                    message: format!(
+                        "service `{}` could not be stopped: {}; the next run looks at it again",
+                        handle.name,
+                        super::failure::describe(&error)
+                    ),
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn handles(&self) -> Vec<ServiceHandle> {
+        self.running.iter().map(|running| running.handle.clone()).collect()
+    }
+
+    /// A context that no signal interrupts: stopping is what signals ask for.
+    fn service_context(&self, name: &str) -> TaskContext {
+        TaskContext {
+            attempt: self.run.clone(),
+            cancel: CancellationToken::new(),
+            progress: task_log::progress(
+                name,
+                self.engine.state.run_logs(&self.run).join("services.log"),
+                &self.events,
+                &self.engine.redactor,
+                true,
+            ),
+            docker: Arc::<OnceCell<_>>::clone(&self.engine.docker),
+            ..self.engine.looking_context()
+        }
+    }
+}
+
+/// Reads a number of seconds.
+pub(super) fn seconds(value: &Value) -> Option<Duration> {
+    let number = match value {
+        Value::Number(number) => number.as_f64(),
+        other => unit::text_of_value(other).trim().parse().ok(),
+    };
+    number.and_then(|number| Duration::try_from_secs_f64(number).ok())
+}

@@ -1,0 +1,203 @@
+//! The walk through plays, blocks and tasks of one run, and what it carries along.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use serde_json::{Map, Value, json};
+
+use super::frame::Frame;
+use super::run::{Engine, RunEnd, Stop};
+use super::services::Running;
+use super::task_log::EventSink;
+use crate::event::{Event, Stats};
+use crate::playbook::model::{Block, Item, Play};
+use crate::playbook::template::Scope;
+use crate::state::{Body, Fingerprint, History, How, Journal, StateError, TaskStatus};
+
+/// What a run carries along.
+pub(super) struct Session<'p> {
+    pub engine: &'p Engine,
+    pub events: EventSink,
+    pub history: History,
+    /// `None` in check mode.
+    pub journal: Option<Journal>,
+    pub run: String,
+    pub state_id: String,
+    /// Magic and extra variables; facts and registered results are set here and seen by every scope
+    /// made from it.
+    pub root: Scope,
+    pub running: Vec<Running>,
+    pub stats: Stats,
+    /// Number of the last task log.
+    pub logs: usize,
+    /// Fingerprint and result of each failure of this run, for when a `rescue` takes over.
+    pub last_failure: HashMap<String, (Fingerprint, Value)>,
+    /// In check mode: whether there are names whose values only a real run would give.
+    pub unknown: bool,
+}
+
+/// How the walk goes on after an item.
+pub(super) enum Flow {
+    Next,
+    /// A task failed and nothing took over yet.
+    Failed(Failed),
+}
+
+/// The task that failed.
+pub(super) struct Failed {
+    pub identity: String,
+    pub result: Value,
+}
+
+type Walk<'a> = Pin<Box<dyn Future<Output = Result<Flow, Stop>> + Send + 'a>>;
+
+impl<'p> Session<'p> {
+    pub(super) fn new(
+        engine: &'p Engine,
+        events: EventSink,
+        history: History,
+        journal: Option<Journal>,
+        run: String,
+        state_id: String,
+    ) -> Self {
+        Self {
+            engine,
+            events,
+            history,
+            journal,
+            run,
+            state_id,
+            root: engine.root_scope(),
+            running: Vec::new(),
+            stats: Stats::default(),
+            logs: 0,
+            last_failure: HashMap::new(),
+            unknown: false,
+        }
+    }
+
+    /// Appends to the journal; in check mode does nothing.
+    pub(super) fn record(&mut self, body: Body) -> Result<(), StateError> {
+        if let Some(journal) = &mut self.journal {
+            let record = journal.append(body)?;
+            self.history.add(&record);
+        }
+        Ok(())
+    }
+
+    pub(super) fn checking(&self) -> bool {
+        self.journal.is_none()
+    }
+
+    pub(super) async fn plays(&mut self) -> Result<RunEnd, Stop> {
+        let engine = self.engine;
+        for play in &engine.playbook.plays {
+            (self.events)(Event::PlayStarted { play: play.name.clone() });
+            let frame = Frame::of_play(play, engine.play_scope(&self.root, play));
+            let flow = self.items(&play.items, &frame).await?;
+            if let Flow::Failed(_) = flow {
+                return Ok(RunEnd::Failed);
+            }
+            if let Flow::Failed(_) = self.flush_handlers(play).await? {
+                return Ok(RunEnd::Failed);
+            }
+        }
+        Ok(RunEnd::Done)
+    }
+
+    fn items<'a>(&'a mut self, items: &'p [Item], frame: &'a Frame<'p>) -> Walk<'a> {
+        Box::pin(async move {
+            for item in items {
+                if self.engine.options.cancel.is_cancelled() {
+                    return Err(Stop::Interrupted);
+                }
+                let flow = match item {
+                    Item::Task(task) => self.task(task, frame).await?,
+                    Item::Block(block) => self.block(block, frame).await?,
+                };
+                if let Flow::Failed(failed) = flow {
+                    return Ok(Flow::Failed(failed));
+                }
+            }
+            Ok(Flow::Next)
+        })
+    }
+
+    async fn block(&mut self, block: &'p Block, frame: &Frame<'p>) -> Result<Flow, Stop> {
+        let frame = frame.enter(block);
+        let mut flow = self.items(&block.block, &frame).await?;
+        if let Flow::Failed(failed) = &flow
+            && !block.rescue.is_empty()
+        {
+            let identity = failed.identity.clone();
+            self.root.set("ansible_failed_result", failed.result.clone());
+            self.root.set("ansible_failed_task", json!({"name": identity}));
+            let rescued = self.items(&block.rescue, &frame).await?;
+            if matches!(rescued, Flow::Next) {
+                self.mark_rescued(&identity)?;
+            }
+            flow = rescued;
+        }
+        if let Flow::Failed(failed) = self.items(&block.always, &frame).await? {
+            flow = Flow::Failed(failed);
+        }
+        self.leave_services(&block.services).await?;
+        Ok(flow)
+    }
+
+    /// From now on the failure counts as dealt with: a rerun goes straight to what follows.
+    fn mark_rescued(&mut self, identity: &str) -> Result<(), Stop> {
+        self.stats.failed = self.stats.failed.saturating_sub(1);
+        self.stats.rescued += 1;
+        let known = self.last_failure.get(identity).cloned();
+        if let Some((fingerprint, result)) = known {
+            self.record(Body::TaskFinished {
+                task: identity.to_owned(),
+                attempt: None,
+                status: TaskStatus::Rescued,
+                how: How::Ran,
+                fingerprint,
+                arguments: Value::Null,
+                result,
+                outputs: Vec::new(),
+                summary: None,
+                error: None,
+                duration_ms: 0,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Variables that every play sees: those that are always there, and `-e`.
+    pub(super) fn root_scope(&self) -> Scope {
+        let mut scope = Scope::new();
+        let magic = json!({
+            "inventory_hostname": "localhost",
+            "ansible_host": "localhost",
+            "playbook_dir": self.base_dir,
+            "ansible_check_mode": self.options.check,
+            "ansible_diff_mode": self.options.diff,
+        });
+        if let Value::Object(magic) = magic {
+            scope.push_values(magic);
+        }
+        scope.push_extra(self.options.extra_vars.clone());
+        scope
+    }
+
+    /// Variables of a play, above `root`: its own, then those of its files.
+    pub(super) fn play_scope(&self, root: &Scope, play: &Play) -> Scope {
+        let mut scope = root.child();
+        scope.push_values(Map::from_iter([(
+            "ansible_play_name".to_owned(),
+            Value::from(play.name.clone()),
+        )]));
+        for vars in std::iter::once(&play.vars).chain(&play.vars_files) {
+            scope.push_vars(vars);
+        }
+        scope
+    }
+}

@@ -1,0 +1,84 @@
+//! The file of what one task printed, and the sink that modules write their progress to.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::event::Event;
+use crate::modules::Progress;
+use crate::redact::Redactor;
+use crate::state::journal::create_private;
+
+/// Hears events.
+pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// How often figures are told at most.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Writes lines to the task's log file, made with the first line. A log that cannot be written does not
+/// stop a task: the journal is the record, the log is for reading.
+struct TaskLog {
+    path: PathBuf,
+    file: Option<File>,
+    broken: bool,
+}
+
+impl TaskLog {
+    fn line(&mut self, line: &str) {
+        if self.broken {
+            return;
+        }
+        if self.file.is_none() {
+            let opened = self
+                .path
+                .parent()
+                .map_or(Ok(()), create_private)
+                .is_ok()
+                .then(|| {
+                    OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path).ok()
+                })
+                .flatten();
+            self.broken = opened.is_none();
+            self.file = opened;
+        }
+        if let Some(file) = &mut self.file {
+            self.broken = writeln!(file, "{line}").is_err();
+        }
+    }
+}
+
+/// Makes a module's sink: figures become events (not too many), lines go to the log and become events.
+pub(super) fn progress(
+    task: &str,
+    log: PathBuf,
+    events: &EventSink,
+    redactor: &Redactor,
+    show_lines: bool,
+) -> Progress {
+    let last = Mutex::new(None::<Instant>);
+    let (figures, name) = (events.clone(), task.to_owned());
+    let advance = move |done, total: Option<u64>, unit, what: Option<String>| {
+        let mut last = last.lock().unwrap_or_else(|e| e.into_inner());
+        let now = Instant::now();
+        let finished = total.is_some_and(|total| done >= total);
+        if !finished && last.is_some_and(|at| now.duration_since(at) < PROGRESS_INTERVAL) {
+            return;
+        }
+        *last = Some(now);
+        figures(Event::TaskProgress { task: name.clone(), done, total, unit, what });
+    };
+    let log = Mutex::new(TaskLog { path: log, file: None, broken: false });
+    let (lines, name, redactor) = (events.clone(), task.to_owned(), redactor.clone());
+    let line = move |text: String| {
+        if !show_lines {
+            return;
+        }
+        let text = redactor.text(&text);
+        log.lock().unwrap_or_else(|e| e.into_inner()).line(&text);
+        lines(Event::TaskOutput { task: name.clone(), line: text });
+    };
+    Progress::new(advance, line)
+}

@@ -1,0 +1,138 @@
+//! One unit of work: a task, or one item of its loop, looked at without any effect.
+
+use serde_json::Value;
+
+use super::arguments;
+use super::decide::{Decision, Orphan, decide};
+use super::frame::Frame;
+use super::run::Engine;
+use crate::modules::{Module, TaskContext};
+use crate::playbook::model::{Node, NodeKind, Task};
+use crate::playbook::template::Scope;
+use crate::source::Problem;
+use crate::state::{Fingerprint, History};
+
+/// What a look at a unit gives.
+pub(super) enum Look<'h> {
+    /// A condition is false.
+    Skip {
+        /// Its text.
+        condition: String,
+    },
+    /// It can be decided.
+    Ready(Box<Ready<'h>>),
+}
+
+/// A unit whose arguments are known.
+pub(super) struct Ready<'h> {
+    pub module: Box<dyn Module>,
+    /// Rendered arguments, secrets hidden.
+    pub shown: Value,
+    pub fingerprint: Fingerprint,
+    pub decision: Decision<'h>,
+    pub environment: Vec<(String, String)>,
+}
+
+/// Where a unit stands: its task, everything around it, and its identity.
+#[derive(Clone)]
+pub(super) struct Place<'p> {
+    pub task: &'p Task,
+    /// Includes the task's own keywords.
+    pub frame: Frame<'p>,
+    pub identity: String,
+    pub item: Option<Item>,
+}
+
+/// One item of a loop.
+#[derive(Clone)]
+pub(super) struct Item {
+    pub key: String,
+    pub value: Value,
+    pub index: usize,
+}
+
+impl Engine {
+    /// Looks at a unit: conditions, arguments, fingerprint, decision. Changes nothing.
+    pub(super) fn look<'h>(
+        &self,
+        place: &Place<'_>,
+        scope: &Scope,
+        history: &'h History,
+        orphans: &[Orphan<'h>],
+    ) -> Result<Look<'h>, Problem> {
+        for condition in &place.frame.when {
+            if !self.templates.condition(condition, scope)? {
+                return Ok(Look::Skip { condition: text_of(condition) });
+            }
+        }
+        let (module, rendered) =
+            arguments::build(&self.templates, place.task.module, &place.task.args, scope)?;
+        let shown = if place.frame.no_log {
+            Value::String(crate::redact::HIDDEN.into())
+        } else {
+            self.redactor.value(&rendered)
+        };
+        // Secrets stay out of the fingerprint: a new password does not make done work undone.
+        let hashed = self.redactor.value(&rendered);
+        let files = arguments::input_files(module.as_ref(), &self.looking_context());
+        let fingerprint = Fingerprint::new(place.task.module.name, &hashed, &files);
+        let decision = decide(
+            place.task.module.kind,
+            &fingerprint,
+            history.task(&place.identity),
+            orphans,
+        );
+        let environment = self.environment(place, scope)?;
+        Ok(Look::Ready(Box::new(Ready { module, shown, fingerprint, decision, environment })))
+    }
+
+    fn environment(
+        &self,
+        place: &Place<'_>,
+        scope: &Scope,
+    ) -> Result<Vec<(String, String)>, Problem> {
+        let mut environment = Vec::new();
+        for node in &place.frame.environment {
+            if let Value::Object(map) = self.templates.render(node, scope)? {
+                for (key, value) in map {
+                    environment.push((key, text_of_value(&value)));
+                }
+            }
+        }
+        Ok(environment)
+    }
+
+    /// A context good for looking: no services, no log.
+    pub(super) fn looking_context(&self) -> TaskContext {
+        TaskContext {
+            attempt: String::new(),
+            interrupted_attempt: None,
+            base_dir: self.base_dir.clone(),
+            cancel: self.options.cancel.clone(),
+            progress: crate::modules::Progress::none(),
+            diff: self.options.diff,
+            environment: std::collections::BTreeMap::new(),
+            services: Vec::new(),
+            redactor: self.redactor.clone(),
+            confirm: self.options.confirm.clone(),
+            docker: self.docker.clone(),
+        }
+    }
+}
+
+/// Text of a condition for people.
+pub(super) fn text_of(node: &Node) -> String {
+    match &node.kind {
+        NodeKind::String(text) => text.clone(),
+        _ => text_of_value(&node.to_value()),
+    }
+}
+
+/// A value as text, without quotes around a plain text.
+pub(super) fn text_of_value(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}

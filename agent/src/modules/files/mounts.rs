@@ -1,0 +1,162 @@
+//! Which mount a path is on, read from `/proc/self/mountinfo`. Device numbers alone do not tell: two
+//! bind mounts of one filesystem share a device, and still no rename crosses them.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::durable::{nearest_existing, parent_of};
+use crate::modules::error::PathError;
+
+/// A mounted filesystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where.
+    pub point: PathBuf,
+    /// Type, e.g. `ext4`.
+    pub kind: String,
+    /// What is mounted, e.g. `/dev/sda1`.
+    pub device: String,
+    id: u64,
+}
+
+impl fmt::Display for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} ({}, {})",
+            self.point.display(),
+            self.kind,
+            self.device
+        )
+    }
+}
+
+/// All mounts that this process sees, in the order they were mounted.
+#[derive(Debug, Clone)]
+pub struct Mounts(Vec<Mount>);
+
+impl Mounts {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When `/proc` is not there.
+    pub fn read() -> Result<Self, PathError> {
+        let path = Path::new("/proc/self/mountinfo");
+        let text = fs::read(path).map_err(PathError::on("read", path))?;
+        Ok(Self::parse(&text))
+    }
+
+    fn parse(text: &[u8]) -> Self {
+        Self(
+            text.split(|byte| *byte == b'\n')
+                .filter_map(mount_of_line)
+                .collect(),
+        )
+    }
+
+    /// Returns the mount that a path is on, or would be on; links are followed.
+    #[must_use]
+    pub fn of(&self, path: &Path) -> Option<&Mount> {
+        let nearest = nearest_existing(path);
+        let path = fs::canonicalize(&nearest).unwrap_or(nearest);
+        self.0
+            .iter()
+            .enumerate()
+            .filter(|(_, mount)| path.starts_with(&mount.point))
+            // A later mount on the same place hides the earlier one.
+            .max_by_key(|(order, mount)| (mount.point.components().count(), *order))
+            .map(|(_, mount)| mount)
+    }
+
+    /// Returns the mount of the name itself: the one its folder is on.
+    #[must_use]
+    pub fn of_entry(&self, path: &Path) -> Option<&Mount> {
+        self.of(parent_of(path))
+    }
+
+    /// Tells whether a rename between these two names can work.
+    #[must_use]
+    pub fn same_for_rename(&self, from: &Path, to: &Path) -> bool {
+        match (self.of_entry(from), self.of_entry(to)) {
+            (Some(from), Some(to)) => from.id == to.id,
+            _ => false,
+        }
+    }
+
+    /// Returns the mount points at and below a path.
+    #[must_use]
+    pub fn at_or_below(&self, path: &Path) -> Vec<&Mount> {
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        self.0
+            .iter()
+            .filter(|mount| mount.point.starts_with(&path))
+            .collect()
+    }
+
+    /// Describes the mount that a path is on.
+    #[must_use]
+    pub fn describe(&self, path: &Path) -> String {
+        self.of(path)
+            .map_or_else(|| "an unknown mount".into(), ToString::to_string)
+    }
+}
+
+/// proc_pid_mountinfo(5): id, parent, device, root, point, options, optional fields, `-`, type, source.
+fn mount_of_line(line: &[u8]) -> Option<Mount> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let id = std::str::from_utf8(fields.first()?).ok()?.parse().ok()?;
+    let dash = fields.iter().position(|field| *field == b"-")?;
+    let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
+    Some(Mount {
+        id,
+        point: PathBuf::from(OsString::from_vec(unescape(fields.get(4)?))),
+        kind: text(fields.get(dash + 1)?),
+        device: text(fields.get(dash + 2)?),
+    })
+}
+
+/// Blanks, tabs, line ends and backslashes are written as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let digits = tail
+            .get(..3)
+            .filter(|d| d.iter().all(|c| (b'0'..=b'7').contains(c)));
+        match (first, digits) {
+            (b'\\', Some(d)) => {
+                let value = d.iter().fold(0u32, |sum, c| sum * 8 + u32::from(c - b'0'));
+                out.push(u8::try_from(value).unwrap_or(b'?'));
+                rest = &tail[3..];
+            }
+            _ => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_and_latest_mount_wins() {
+        let mounts = Mounts::parse(
+            b"1 0 8:1 / / rw - ext4 /dev/a rw\n\
+              2 1 8:2 / /proc\\040x rw shared:1 - ext4 /dev/b rw\n\
+              3 1 0:5 / /proc rw - proc proc rw\n\
+              4 1 0:5 / /proc rw - tmpfs later rw\n",
+        );
+        assert_eq!(mounts.0[1].point, Path::new("/proc x"));
+        let mount = mounts.of(Path::new("/proc/no/such")).expect("found");
+        assert_eq!(mount.to_string(), "/proc (tmpfs, later)");
+        assert!(!mounts.same_for_rename(Path::new("/proc/a"), Path::new("/b")));
+        assert_eq!(mounts.at_or_below(Path::new("/proc")).len(), 2);
+    }
+}

@@ -1,0 +1,410 @@
+//! Tasks and blocks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Loader;
+use super::fields::{Fields, wrong_type};
+use super::keywords;
+use super::module_args::add_below;
+use crate::modules::ModuleSpec;
+use crate::playbook::model::{Block, Common, Item, Loop, Node, NodeKind, Task};
+use crate::source::{Location, Problem};
+
+/// `module_defaults`: arguments by module.
+pub(super) type Defaults = Arc<Vec<(&'static ModuleSpec, Vec<(String, Location, Node)>)>>;
+
+/// What items get from where they stand.
+#[derive(Clone)]
+pub(super) struct Inherited {
+    pub tags: Vec<String>,
+    pub no_log: bool,
+    pub defaults: Defaults,
+    /// The file that holds the items; paths in it are relative to its folder.
+    pub file: PathBuf,
+}
+
+pub(super) fn add_tags(tags: &mut Vec<String>, more: &[String]) {
+    for tag in more {
+        if !tags.contains(tag) {
+            tags.push(tag.clone());
+        }
+    }
+}
+
+/// Gives an item, and what it holds, more tags.
+pub(super) fn tag_item(item: &mut Item, tags: &[String]) {
+    match item {
+        Item::Task(task) => add_tags(&mut task.common.tags, tags),
+        Item::Block(block) => {
+            add_tags(&mut block.common.tags, tags);
+            let lists = [&mut block.block, &mut block.rescue, &mut block.always];
+            for item in lists.into_iter().flatten() {
+                tag_item(item, tags);
+            }
+        }
+    }
+}
+
+impl Loader<'_> {
+    /// Reads a list of tasks and blocks.
+    pub(super) fn items(&mut self, list: &Node, inherited: &Inherited) -> Vec<Item> {
+        match &list.kind {
+            NodeKind::Null => Vec::new(),
+            NodeKind::Sequence(items) => items
+                .iter()
+                .filter_map(|item| self.item(item, inherited))
+                .collect(),
+            _ => {
+                let problem = wrong_type(&list.at, "tasks", "a list", list);
+                self.problem(problem);
+                Vec::new()
+            }
+        }
+    }
+
+    fn item(&mut self, node: &Node, inherited: &Inherited) -> Option<Item> {
+        let mut found = Vec::new();
+        let Some(fields) = Fields::of(node, "a task", &mut found) else {
+            self.problems.extend(found);
+            return None;
+        };
+        if fields.has("block") {
+            return Some(Item::Block(Box::new(self.block(fields, inherited))));
+        }
+        if let Some(keyword) = keywords::INCLUDE.iter().find(|key| fields.has(key)) {
+            return self
+                .include(keyword, fields, inherited)
+                .map(|block| Item::Block(Box::new(block)));
+        }
+        // Names that a task defines count even if the task itself is wrong.
+        for key in ["register"] {
+            if let Some(NodeKind::String(name)) = node.get(key).map(|node| &node.kind) {
+                self.defined_elsewhere.insert(name.clone());
+            }
+        }
+        self.task(fields, inherited)
+            .map(|task| Item::Task(Box::new(task)))
+    }
+
+    pub(super) fn common(&mut self, fields: &mut Fields<'_>, inherited: &Inherited) -> Common {
+        let mut tags = fields.texts("tags");
+        add_tags(&mut tags, &inherited.tags);
+        Common {
+            name: fields.text("name"),
+            at: fields.at.clone(),
+            when: fields.expressions("when"),
+            vars: fields.vars("vars"),
+            tags,
+            environment: fields.mapping("environment"),
+            r#become: fields.node("become"),
+            ignore_errors: fields.node("ignore_errors"),
+            check_mode: fields.node("check_mode"),
+            no_log: fields.boolean("no_log").unwrap_or(inherited.no_log),
+        }
+    }
+
+    fn block(&mut self, mut fields: Fields<'_>, inherited: &Inherited) -> Block {
+        let common = self.common(&mut fields, inherited);
+        let inner = Inherited {
+            tags: common.tags.clone(),
+            no_log: common.no_log,
+            ..inherited.clone()
+        };
+        let services = fields.nodes("services");
+        let lists: Vec<Option<Node>> = ["block", "rescue", "always"]
+            .iter()
+            .map(|key| fields.node(key))
+            .collect();
+        self.problems.append(&mut fields.problems);
+        for (key, at, _) in fields.rest() {
+            if keywords::TASK.contains(&key) {
+                self.problem(
+                    Problem::new(
+                        "playbook::unknown_keyword",
+                        at,
+                        format!("a block cannot have `{key}`"),
+                        "not on a block",
+                    )
+                    .with_help("put it on the tasks inside"),
+                );
+                continue;
+            }
+            let known = [keywords::COMMON, keywords::BLOCK];
+            self.leftover("a block", key, at, &known, false);
+        }
+        let services = self.services(&services);
+        let mut lists = lists.into_iter().map(|list| {
+            list.map(|list| self.items(&list, &inner))
+                .unwrap_or_default()
+        });
+        Block {
+            common,
+            services,
+            block: lists.next().unwrap_or_default(),
+            rescue: lists.next().unwrap_or_default(),
+            always: lists.next().unwrap_or_default(),
+        }
+    }
+
+    fn task(&mut self, mut fields: Fields<'_>, inherited: &Inherited) -> Option<Task> {
+        let common = self.common(&mut fields, inherited);
+        let id = fields.fixed_text("id");
+        let register = fields.variable_name("register");
+        let r#loop = self.repetition(&mut fields);
+        let until = fields.expressions("until");
+        let retries = fields.node("retries");
+        let delay = fields.node("delay");
+        let timeout = fields.node("timeout");
+        let notify = fields.nodes("notify");
+        let listen = fields.texts("listen");
+        let failed_when = fields.expressions("failed_when");
+        let changed_when = fields.expressions("changed_when");
+        let done_when = fields.expressions("done_when");
+        let args = fields.take("args").map(|(_, node)| node.clone());
+        self.problems.append(&mut fields.problems);
+        let (module, module_name, module_at, value) = self.module(&fields)?;
+        if module.name == "set_fact"
+            && let NodeKind::Mapping(entries) = &value.kind
+        {
+            let names = entries.iter().map(|(name, _, _)| name.clone());
+            self.defined_elsewhere.extend(names);
+        }
+        let mut entries = self.arguments(module, &module_at, value)?;
+        match args.as_ref().map(|node| (&node.kind, node)) {
+            None | Some((NodeKind::Null, _)) => {}
+            Some((NodeKind::Mapping(more), _)) => add_below(&mut entries, more),
+            Some((_, node)) => {
+                let problem = wrong_type(&node.at, "`args`", "a mapping", node);
+                self.problem(problem);
+            }
+        }
+        for (spec, defaults) in inherited.defaults.iter() {
+            if spec.name == module.name {
+                add_below(&mut entries, defaults);
+            }
+        }
+        let at = if value.kind == NodeKind::Null {
+            module_at.clone()
+        } else {
+            value.at.clone()
+        };
+        Some(Task {
+            common,
+            id,
+            module,
+            module_name,
+            module_at,
+            args: Node {
+                kind: NodeKind::Mapping(entries),
+                at,
+            },
+            register,
+            r#loop,
+            until,
+            retries,
+            delay,
+            timeout,
+            notify,
+            listen,
+            failed_when,
+            changed_when,
+            done_when,
+        })
+    }
+
+    /// Finds the one key that names a module.
+    fn module<'n>(
+        &mut self,
+        fields: &Fields<'n>,
+    ) -> Option<(&'static ModuleSpec, String, Location, &'n Node)> {
+        let mut modules: Vec<(&'static ModuleSpec, &str, &Location, &'n Node)> = Vec::new();
+        let mut unknown = 0;
+        for (key, at, value) in fields.rest() {
+            if let Some(spec) = self.options.catalog.find(key) {
+                modules.push((spec, key, at, value));
+                continue;
+            }
+            unknown += 1;
+            if ["rescue", "always", "services"].contains(&key) {
+                self.problem(
+                    Problem::new(
+                        "playbook::unknown_keyword",
+                        at,
+                        format!("`{key}` stands without a `block`"),
+                        "no block",
+                    )
+                    .with_help("put the tasks under `block:`"),
+                );
+                continue;
+            }
+            let known = [
+                keywords::COMMON,
+                keywords::TASK,
+                keywords::BLOCK,
+                keywords::INCLUDE,
+            ];
+            self.leftover("a task", key, at, &known, true);
+        }
+        if modules.is_empty() && unknown == 0 {
+            self.problem(
+                Problem::new(
+                    "playbook::no_module",
+                    &super::play::first_line(fields.at),
+                    "the task does not say what to do",
+                    "no module",
+                )
+                .with_help("add a module, or `block` with tasks"),
+            );
+        }
+        if let [first, second, ..] = modules[..] {
+            self.problem(
+                Problem::new(
+                    "playbook::two_modules",
+                    second.2,
+                    format!("the task has two modules, `{}` and `{}`", first.1, second.1),
+                    "a second module",
+                )
+                .with_help("make it two tasks"),
+            );
+            return None;
+        }
+        let (spec, name, at, value) = modules.first()?;
+        Some((spec, (*name).to_owned(), (*at).clone(), value))
+    }
+
+    fn repetition(&mut self, fields: &mut Fields<'_>) -> Option<Loop> {
+        let control = fields.node("loop_control");
+        let plain = fields.take("loop");
+        let with_items = fields.take("with_items");
+        if let (Some(_), Some((at, _))) = (plain, with_items) {
+            fields.problems.push(
+                Problem::new(
+                    "playbook::two_loops",
+                    at,
+                    "the task has both `loop` and `with_items`",
+                    "a second loop",
+                )
+                .with_help("keep one of them"),
+            );
+        }
+        let (flatten, items) = match (plain, with_items) {
+            (Some((_, node)), _) => (false, node),
+            (None, Some((_, node))) => (true, node),
+            (None, None) => {
+                if let Some(control) = control {
+                    fields.problems.push(Problem::new(
+                        "playbook::loop_control",
+                        &control.at,
+                        "`loop_control` stands without a `loop`",
+                        "no loop",
+                    ));
+                }
+                return None;
+            }
+        };
+        let fits = match &items.kind {
+            NodeKind::Sequence(_) => true,
+            NodeKind::String(text) => crate::playbook::template::is_template(text),
+            _ => false,
+        };
+        if !fits {
+            let bare = matches!(&items.kind, NodeKind::String(text) if !text.contains(' '));
+            let problem = wrong_type(&items.at, "`loop`", "a list or a template", items);
+            let help = bare.then(|| {
+                let name = super::module_args::shown(items);
+                format!("a variable needs braces: \"{{{{ {name} }}}}\"")
+            });
+            fields.problems.push(problem.with_optional_help(help));
+        }
+        let mut found = Loop {
+            items: items.clone(),
+            flatten,
+            loop_var: "item".to_owned(),
+            index_var: None,
+            label: None,
+        };
+        if let Some(control) = &control {
+            self.loop_control(control, &mut found);
+        }
+        Some(found)
+    }
+
+    fn loop_control(&mut self, control: &Node, found: &mut Loop) {
+        let mut problems = Vec::new();
+        let Some(mut fields) = Fields::of(control, "`loop_control`", &mut problems) else {
+            self.problems.extend(problems);
+            return;
+        };
+        if let Some(name) = fields.variable_name("loop_var") {
+            found.loop_var = name;
+        }
+        found.index_var = fields.variable_name("index_var");
+        found.label = fields.node("label");
+        self.problems.append(&mut fields.problems);
+        for (key, at, _) in fields.rest() {
+            if ["pause", "extended", "extended_allitems", "break_when"].contains(&key) {
+                self.problem(Problem::new(
+                    "playbook::unsupported",
+                    at,
+                    format!("`{key}` in `loop_control` is not supported here"),
+                    "not supported",
+                ));
+                continue;
+            }
+            let known: [&[&str]; 1] = [&["loop_var", "index_var", "label"]];
+            self.leftover("`loop_control`", key, at, &known, false);
+        }
+    }
+
+    /// Reads `module_defaults`.
+    pub(super) fn module_defaults(&mut self, node: Option<Node>) -> Defaults {
+        let mut defaults = Vec::new();
+        let entries = match node.as_ref().map(|node| &node.kind) {
+            Some(NodeKind::Mapping(entries)) => entries.as_slice(),
+            Some(NodeKind::String(_)) | None => &[],
+            Some(_) => &[],
+        };
+        for (name, at, arguments) in entries {
+            let Some(spec) = self.options.catalog.find(name) else {
+                if name.starts_with("group/") {
+                    self.problem(
+                        Problem::new(
+                            "playbook::unsupported",
+                            at,
+                            "groups of modules are not supported here",
+                            "a group",
+                        )
+                        .with_help("name the modules one by one"),
+                    );
+                    continue;
+                }
+                let near = crate::source::closest(name, self.options.catalog.names());
+                self.problem(
+                    Problem::new(
+                        "playbook::unknown_module",
+                        at,
+                        format!("there is no module `{name}`"),
+                        "no module has this name",
+                    )
+                    .with_optional_help(near.map(|near| format!("did you mean `{near}`?"))),
+                );
+                continue;
+            };
+            match &arguments.kind {
+                NodeKind::Mapping(arguments) => defaults.push((spec, arguments.clone())),
+                NodeKind::Null => {}
+                _ => {
+                    let problem = wrong_type(
+                        &arguments.at,
+                        &format!("the defaults of `{name}`"),
+                        "a mapping",
+                        arguments,
+                    );
+                    self.problem(problem);
+                }
+            }
+        }
+        Arc::new(defaults)
+    }
+}

@@ -1,0 +1,211 @@
+//! Ansible's tests (`is changed`, `is match`, `is version`, `is exists` …).
+
+use std::cmp::Ordering;
+use std::path::PathBuf;
+
+use minijinja::value::{Kwargs, ValueKind};
+use minijinja::{Environment, Error, Value};
+
+use super::error::say;
+use super::filters::pattern;
+
+/// Every test there is, the engine's own included.
+pub(super) const TESTS: &[&str] = &[
+    "all",
+    "any",
+    "boolean",
+    "change",
+    "changed",
+    "contains",
+    "defined",
+    "directory",
+    "divisibleby",
+    "endingwith",
+    "eq",
+    "equalto",
+    "escaped",
+    "even",
+    "exists",
+    "failed",
+    "failure",
+    "false",
+    "falsy",
+    "file",
+    "filter",
+    "float",
+    "ge",
+    "greaterthan",
+    "gt",
+    "in",
+    "int",
+    "integer",
+    "iterable",
+    "le",
+    "lessthan",
+    "link",
+    "lower",
+    "lt",
+    "mapping",
+    "match",
+    "ne",
+    "none",
+    "number",
+    "odd",
+    "regex",
+    "safe",
+    "sameas",
+    "search",
+    "sequence",
+    "skip",
+    "skipped",
+    "startingwith",
+    "string",
+    "subset",
+    "succeeded",
+    "success",
+    "successful",
+    "superset",
+    "test",
+    "true",
+    "truthy",
+    "undefined",
+    "upper",
+    "version",
+    "version_compare",
+];
+
+pub(super) fn add_to(environment: &mut Environment<'static>) {
+    for name in ["changed", "change"] {
+        environment.add_test(name, |result: Value| flag(&result, "changed"));
+    }
+    for name in ["failed", "failure"] {
+        environment.add_test(name, |result: Value| flag(&result, "failed"));
+    }
+    for name in ["succeeded", "success", "successful"] {
+        environment.add_test(name, |result: Value| {
+            flag(&result, "failed").map(|failed| !failed)
+        });
+    }
+    for name in ["skipped", "skip"] {
+        environment.add_test(name, |result: Value| flag(&result, "skipped"));
+    }
+    environment.add_test("match", |text: Value, source: String, kwargs: Kwargs| {
+        matches(&text, &format!(r"\A(?:{source})"), &kwargs)
+    });
+    environment.add_test("search", |text: Value, source: String, kwargs: Kwargs| {
+        matches(&text, &source, &kwargs)
+    });
+    environment.add_test("regex", |text: Value, source: String, kwargs: Kwargs| {
+        matches(&text, &source, &kwargs)
+    });
+    for name in ["version", "version_compare"] {
+        environment.add_test(name, version);
+    }
+    environment.add_test("subset", |part: Value, whole: Value| {
+        contains_all(&whole, &part)
+    });
+    environment.add_test("superset", |whole: Value, part: Value| {
+        contains_all(&whole, &part)
+    });
+    environment.add_test("contains", |container: Value, item: Value| {
+        if let (Some(text), Some(part)) = (container.as_str(), item.as_str()) {
+            return Ok::<_, Error>(text.contains(part));
+        }
+        Ok(container.try_iter()?.any(|known| known == item))
+    });
+    environment.add_test("truthy", |value: Value| value.is_true());
+    environment.add_test("falsy", |value: Value| !value.is_true());
+    environment.add_test("all", |list: Value| {
+        Ok::<_, Error>(list.try_iter()?.all(|item| item.is_true()))
+    });
+    environment.add_test("any", |list: Value| {
+        Ok::<_, Error>(list.try_iter()?.any(|item| item.is_true()))
+    });
+    environment.add_test("exists", |path: String| PathBuf::from(path).exists());
+    environment.add_test("directory", |path: String| PathBuf::from(path).is_dir());
+    environment.add_test("file", |path: String| PathBuf::from(path).is_file());
+    environment.add_test("link", |path: String| PathBuf::from(path).is_symlink());
+}
+
+fn flag(result: &Value, name: &str) -> Result<bool, Error> {
+    match result.kind() {
+        ValueKind::Map => Ok(result.get_attr(name).is_ok_and(|value| value.is_true())),
+        ValueKind::Undefined => Err(minijinja::ErrorKind::UndefinedError.into()),
+        kind => Err(say(format!(
+            "`is {name}` asks for a task's registered result, and is given a {kind}"
+        ))),
+    }
+}
+
+fn matches(text: &Value, source: &str, kwargs: &Kwargs) -> Result<bool, Error> {
+    let ignorecase = kwargs.get::<Option<bool>>("ignorecase")?.unwrap_or(false);
+    let multiline = kwargs.get::<Option<bool>>("multiline")?.unwrap_or(false);
+    kwargs.assert_all_used()?;
+    Ok(pattern(source, ignorecase, multiline)?.is_match(&text.to_string()))
+}
+
+fn contains_all(whole: &Value, part: &Value) -> Result<bool, Error> {
+    let whole: Vec<Value> = whole.try_iter()?.collect();
+    Ok(part.try_iter()?.all(|item| whole.contains(&item)))
+}
+
+fn version(
+    value: Value,
+    other: Value,
+    operator: Option<String>,
+    kwargs: Kwargs,
+) -> Result<bool, Error> {
+    let operator = operator
+        .or(kwargs.get("operator")?)
+        .unwrap_or_else(|| "==".to_owned());
+    // `strict` and `version_type` choose among grammars; the loose one reads them all.
+    let _: Option<Value> = kwargs.get("strict")?;
+    let _: Option<Value> = kwargs.get("version_type")?;
+    kwargs.assert_all_used()?;
+    let order = compare_versions(&value.to_string(), &other.to_string());
+    Ok(match operator.as_str() {
+        "==" | "=" | "eq" => order.is_eq(),
+        "!=" | "<>" | "ne" => order.is_ne(),
+        "<" | "lt" => order.is_lt(),
+        "<=" | "le" => order.is_le(),
+        ">" | "gt" => order.is_gt(),
+        ">=" | "ge" => order.is_ge(),
+        _ => return Err(say("`version` knows ==, !=, <, <=, > and >=")),
+    })
+}
+
+/// Compares digit and letter runs in turn, as Python's `LooseVersion`.
+fn compare_versions(left: &str, right: &str) -> Ordering {
+    let (left, right) = (parts(left), parts(right));
+    for (one, other) in left.iter().zip(&right) {
+        let order = match (one.parse::<u128>(), other.parse::<u128>()) {
+            (Ok(one), Ok(other)) => one.cmp(&other),
+            // A letter run (`rc`) comes before a number.
+            (Ok(_), Err(_)) => Ordering::Greater,
+            (Err(_), Ok(_)) => Ordering::Less,
+            (Err(_), Err(_)) => one.cmp(other),
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
+    left.len().cmp(&right.len())
+}
+
+fn parts(version: &str) -> Vec<String> {
+    let mut parts: Vec<String> = Vec::new();
+    let mut last = None;
+    for character in version.trim().chars() {
+        if !character.is_ascii_alphanumeric() {
+            last = None;
+            continue;
+        }
+        let digit = character.is_ascii_digit();
+        match parts.last_mut() {
+            Some(part) if last == Some(digit) => part.push(character),
+            _ => parts.push(character.to_string()),
+        }
+        last = Some(digit);
+    }
+    parts
+}

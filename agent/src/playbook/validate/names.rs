@@ -1,0 +1,219 @@
+//! Which names are defined where.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{KnownNames, Validator};
+use crate::playbook::model::{Common, Item, NodeKind, Play, Playbook, Task};
+use crate::playbook::template::{Inspected, undefined_name};
+use crate::source::closest;
+
+/// Names that the agent itself defines.
+const MAGIC: &[&str] = &[
+    "ansible_check_mode",
+    "ansible_connection",
+    "ansible_date_time",
+    "ansible_diff_mode",
+    "ansible_facts",
+    "ansible_failed_result",
+    "ansible_failed_task",
+    "ansible_forks",
+    "ansible_host",
+    "ansible_hostname",
+    "ansible_index_var",
+    "ansible_inventory_sources",
+    "ansible_limit",
+    "ansible_loop",
+    "ansible_loop_var",
+    "ansible_play_batch",
+    "ansible_play_hosts",
+    "ansible_play_hosts_all",
+    "ansible_play_name",
+    "ansible_playbook_python",
+    "ansible_run_tags",
+    "ansible_skip_tags",
+    "ansible_user_id",
+    "ansible_verbosity",
+    "ansible_version",
+    "group_names",
+    "groups",
+    "hostvars",
+    "inventory_dir",
+    "inventory_file",
+    "inventory_hostname",
+    "inventory_hostname_short",
+    "omit",
+    "play_hosts",
+    "playbook_dir",
+    "services",
+    "vars",
+];
+
+/// The names of a playbook.
+pub(super) struct Names {
+    /// From outside, and what any task of any play registers or sets.
+    global: BTreeSet<String>,
+    /// What a play's `vars` and `vars_files` define, by the place where the play begins.
+    plays: HashMap<(String, usize), BTreeSet<String>>,
+    /// More names may be defined than are known: undefined ones are not reported.
+    pub open: bool,
+    current: (String, usize),
+}
+
+fn key(play: &Play) -> (String, usize) {
+    (play.at.file.path.display().to_string(), play.at.start)
+}
+
+impl Names {
+    pub fn of(playbook: &Playbook, known: &KnownNames) -> Self {
+        let mut names = Self {
+            global: known.names.clone(),
+            plays: HashMap::new(),
+            open: known.open,
+            current: (String::new(), 0),
+        };
+        names
+            .global
+            .extend(MAGIC.iter().map(|name| (*name).to_owned()));
+        for play in &playbook.plays {
+            let own = std::iter::once(&play.vars)
+                .chain(&play.vars_files)
+                .flatten()
+                .map(|(name, _, _)| name.clone());
+            names.plays.entry(key(play)).or_default().extend(own);
+            each_task(&play.items, &mut |task| names.defined_by(task));
+            for handler in &play.handlers {
+                names.defined_by(handler);
+            }
+        }
+        names
+    }
+
+    fn defined_by(&mut self, task: &Task) {
+        self.global.extend(task.register.clone());
+        if task.module.name == "include_vars" {
+            self.open = true;
+        }
+        if task.module.name != "set_fact" {
+            return;
+        }
+        if let NodeKind::Mapping(entries) = &task.args.kind {
+            for (name, _, _) in entries {
+                // A name that is a template itself may become any.
+                self.open |= crate::playbook::template::is_template(name);
+                self.global.insert(name.clone());
+            }
+        }
+    }
+
+    pub fn defines(&self, play: &Play, name: &str) -> bool {
+        self.global.contains(name)
+            || self
+                .plays
+                .get(&key(play))
+                .is_some_and(|names| names.contains(name))
+            || self.anywhere(play).iter().any(|known| known == name)
+    }
+
+    pub fn all(&self, play: &Play) -> BTreeSet<String> {
+        let own = self.plays.get(&key(play)).into_iter().flatten();
+        self.global.iter().chain(own).cloned().collect()
+    }
+
+    /// Names that tasks, blocks and loops of a play define for themselves.
+    pub fn anywhere(&self, play: &Play) -> Vec<String> {
+        fn vars(common: &Common, names: &mut Vec<String>) {
+            names.extend(common.vars.iter().map(|(name, _, _)| name.clone()));
+        }
+        fn walk(items: &[Item], names: &mut Vec<String>) {
+            for item in items {
+                match item {
+                    Item::Task(task) => of_task(task, names),
+                    Item::Block(block) => {
+                        vars(&block.common, names);
+                        for list in [&block.block, &block.rescue, &block.always] {
+                            walk(list, names);
+                        }
+                    }
+                }
+            }
+        }
+        fn of_task(task: &Task, names: &mut Vec<String>) {
+            vars(&task.common, names);
+            if let Some(repeat) = &task.r#loop {
+                names.push(repeat.loop_var.clone());
+                names.extend(repeat.index_var.clone());
+            }
+        }
+        let mut names = Vec::new();
+        walk(&play.items, &mut names);
+        for handler in &play.handlers {
+            of_task(handler, &mut names);
+        }
+        names
+    }
+
+    pub fn enter(&mut self, play: &Play) {
+        self.current = key(play);
+    }
+
+    fn here(&self, name: &str) -> bool {
+        self.global.contains(name)
+            || self
+                .plays
+                .get(&self.current)
+                .is_some_and(|names| names.contains(name))
+    }
+}
+
+fn each_task(items: &[Item], visit: &mut impl FnMut(&Task)) {
+    for item in items {
+        match item {
+            Item::Task(task) => visit(task),
+            Item::Block(block) => {
+                for list in [&block.block, &block.rescue, &block.always] {
+                    each_task(list, visit);
+                }
+            }
+        }
+    }
+}
+
+impl Validator {
+    /// Keeps the mistakes of a template, and reports names that nothing defines. `lenient`: `item` may
+    /// be used (a play variable that is used in loops only).
+    pub(super) fn report(&mut self, found: Inspected, lenient: bool) {
+        for problem in found.problems {
+            self.problem(problem);
+        }
+        if self.names.open {
+            return;
+        }
+        for needed in found.needed {
+            let name = needed.name.as_str();
+            if needed.guarded
+                || self.names.here(name)
+                || self.local.iter().any(|known| known == name)
+                || self.guarded.iter().any(|known| known == name)
+                || (lenient && name == "item")
+            {
+                continue;
+            }
+            let own = self.names.plays.get(&self.names.current);
+            let near = closest(
+                name,
+                self.local
+                    .iter()
+                    .chain(own.into_iter().flatten())
+                    .chain(&self.names.global)
+                    .map(String::as_str),
+            )
+            .map(str::to_owned);
+            let message_at = needed.at.clone();
+            let mut problem = undefined_name(name, &message_at, near.as_deref());
+            if name == "item" && problem.help.is_none() {
+                problem.help = Some("`item` is there in a task with `loop` only".to_owned());
+            }
+            self.problem(problem);
+        }
+    }
+}

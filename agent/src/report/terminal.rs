@@ -1,0 +1,321 @@
+//! A run as a person follows it: a line a task, a bar for what takes longer, a recap.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::style::{Ink, Style};
+use super::units;
+use crate::event::{Event, Stats, Status, Unit};
+
+/// Without a terminal, a long step says how far it is this often.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+/// A step shorter than this gets no bar and no progress line.
+const LONG: Duration = Duration::from_secs(1);
+
+/// How to show a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Colours of the lines on standard output.
+    pub style: Style,
+    /// Standard error is a terminal: show bars there.
+    pub bars: bool,
+    /// Show what tasks print.
+    pub verbose: bool,
+}
+
+/// Follows a run.
+pub struct Terminal {
+    options: Options,
+    screen: Arc<Mutex<Screen>>,
+}
+
+struct Screen {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    last_plain: Instant,
+    name: String,
+    /// First figure of the current step and when it came: rates are of this run, not of a resumed one.
+    total: usize,
+    count: usize,
+    services: HashMap<String, String>,
+}
+
+impl Terminal {
+    /// Shows on standard output (lines) and standard error (bars).
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let now = Instant::now();
+        let screen = Screen {
+            bar: None,
+            started: now,
+            last_plain: now,
+            name: String::new(),
+            total: 0,
+            count: 0,
+            services: HashMap::new(),
+        };
+        Self { options, screen: Arc::new(Mutex::new(screen)) }
+    }
+
+    /// Shows one event.
+    pub fn event(&self, event: &Event) {
+        let mut screen = self.screen.lock().unwrap_or_else(|e| e.into_inner());
+        let style = self.options.style;
+        match event {
+            Event::RunStarted { playbook, tasks_total, check_mode } => {
+                screen.total = *tasks_total;
+                let mode = if *check_mode { " (check mode: nothing is changed)" } else { "" };
+                screen.line(&format!("{playbook}: {tasks_total} tasks{mode}"));
+            }
+            Event::PlayStarted { play } => {
+                screen.line(&format!("\n{}", style.paint(Ink::Strong, &format!("PLAY {play}"))));
+            }
+            Event::TaskStarted { name, item, reason, .. } => {
+                let name = with_item(name, item.as_deref());
+                if let Some(reason) = reason {
+                    screen.line(&format!("  {} {name}: {reason}", style.paint(Ink::Calm, "again  ")));
+                }
+                screen.begin(name, self.options.bars);
+            }
+            Event::TaskProgress { done, total, unit, what, .. } => {
+                screen.progress(*done, *total, *unit, what.as_deref());
+            }
+            Event::TaskOutput { line, .. } => {
+                if self.options.verbose {
+                    screen.line(&style.paint(Ink::Faint, &format!("          | {line}")));
+                }
+            }
+            Event::TaskFinished { name, item, status, result, summary, duration_ms, .. } => {
+                screen.end();
+                if item.is_none() || *status != Status::Skipped {
+                    screen.count += 1;
+                }
+                let name = with_item(name, item.as_deref());
+                let took = Duration::from_millis(*duration_ms);
+                screen.line(&task_line(style, *status, &name, summary.as_deref(), took));
+                if matches!(status, Status::Failed | Status::Ignored)
+                    && let Some(help) = result.get("help").and_then(|help| help.as_str())
+                {
+                    screen.line(&format!("          help: {help}"));
+                }
+                if *status == Status::Failed
+                    && let Some(text) = result.get("stderr").and_then(|text| text.as_str())
+                {
+                    for line in text.lines().rev().take(10).collect::<Vec<_>>().iter().rev() {
+                        screen.line(&format!("          | {line}"));
+                    }
+                }
+            }
+            Event::ServiceStarted { service, container, duration_ms } => {
+                let took = units::duration(Duration::from_millis(*duration_ms));
+                screen.services.insert(service.clone(), container.clone());
+                screen.line(&style.paint(
+                    Ink::Faint,
+                    &format!("  service {service} is ready in container {container} ({took})"),
+                ));
+            }
+            Event::ServiceStopped { service, left_over, duration_ms } => {
+                let took = units::duration(Duration::from_millis(*duration_ms));
+                let whose = if *left_over { ", left over by an earlier run, was" } else { " was" };
+                screen.services.remove(service);
+                screen.line(&style.paint(
+                    Ink::Faint,
+                    &format!("  service {service}{whose} stopped and removed ({took})"),
+                ));
+            }
+            Event::HandlerNotified { handler } => {
+                screen.line(&style.paint(Ink::Faint, &format!("  handler {handler} is due")));
+            }
+            Event::Warning { message } => {
+                screen.line(&format!("{} {message}", style.paint(Ink::Change, "warning:")));
+            }
+            Event::RunFinished { outcome, stats, duration_ms } => {
+                screen.end();
+                let took = units::duration(Duration::from_millis(*duration_ms));
+                screen.line(&recap(style, outcome, stats, &took));
+            }
+        }
+    }
+
+    /// Lets a question be asked without a bar in its way.
+    pub fn suspend<T>(&self, ask: impl FnOnce() -> T) -> T {
+        let bar = {
+            let screen = self.screen.lock().unwrap_or_else(|e| e.into_inner());
+            screen.bar.clone()
+        };
+        match bar {
+            Some(bar) => bar.suspend(ask),
+            None => ask(),
+        }
+    }
+}
+
+impl Screen {
+    fn line(&self, text: &str) {
+        let write = || {
+            // A reader that went away does not stop the run.
+            let _ = writeln!(std::io::stdout(), "{text}");
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn begin(&mut self, name: String, bars: bool) {
+        self.started = Instant::now();
+        self.last_plain = self.started;
+        if bars {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.set_style(style_of("  {spinner} {msg} {elapsed}"));
+            bar.set_message(name.clone());
+            bar.enable_steady_tick(Duration::from_millis(150));
+            self.bar = Some(bar);
+        }
+        self.name = name;
+    }
+
+    fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn progress(&mut self, done: u64, total: Option<u64>, unit: Unit, what: Option<&str>) {
+        if let Some(bar) = &self.bar {
+            if self.started.elapsed() < LONG && total.is_none() {
+                return;
+            }
+            bar.set_style(style_of(match (unit, total) {
+                (Unit::Bytes, Some(_)) => {
+                    "  {spinner} {msg} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec}, {eta} left"
+                }
+                (Unit::Bytes, None) => "  {spinner} {msg} {bytes} {binary_bytes_per_sec} {elapsed}",
+                (Unit::Items, Some(_)) => "  {spinner} {msg} [{bar:24}] {pos}/{len}, {eta} left",
+                (Unit::Items, None) => "  {spinner} {msg} {pos} {elapsed}",
+            }));
+            if let Some(total) = total {
+                bar.set_length(total);
+            }
+            bar.set_position(done);
+            match what {
+                Some(what) => bar.set_message(format!("{}: {what}", self.name)),
+                None => bar.set_message(self.name.clone()),
+            }
+            return;
+        }
+        if self.started.elapsed() < LONG || self.last_plain.elapsed() < PLAIN_INTERVAL {
+            return;
+        }
+        self.last_plain = Instant::now();
+        let text = plain_progress(&self.name, done, total, unit, self.started.elapsed());
+        self.line(&text);
+    }
+}
+
+fn style_of(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}
+
+fn plain_progress(name: &str, done: u64, total: Option<u64>, unit: Unit, since: Duration) -> String {
+    let show = |count: u64| match unit {
+        Unit::Bytes => units::bytes(count),
+        Unit::Items => count.to_string(),
+    };
+    let mut text = format!("  ... {name}: {}", show(done));
+    if let Some(total) = total.filter(|total| *total > 0) {
+        let percent = u128::from(done) * 100 / u128::from(total);
+        text.push_str(&format!(" of {} ({percent} %)", show(total)));
+        if done > 0 && done < total {
+            let left = since.as_secs_f64() * ((total - done) as f64 / done as f64);
+            if let Ok(left) = Duration::try_from_secs_f64(left) {
+                text.push_str(&format!(", about {} left", units::duration(left)));
+            }
+        }
+    }
+    text
+}
+
+fn with_item(name: &str, item: Option<&str>) -> String {
+    match item {
+        Some(item) => format!("{name} [{item}]"),
+        None => name.to_owned(),
+    }
+}
+
+fn task_line(
+    style: Style,
+    status: Status,
+    name: &str,
+    summary: Option<&str>,
+    took: Duration,
+) -> String {
+    let (word, ink) = match status {
+        Status::Ok => ("ok", Ink::Good),
+        Status::Changed => ("changed", Ink::Change),
+        Status::Skipped => ("skipped", Ink::Faint),
+        Status::Done => ("done", Ink::Calm),
+        Status::Failed => ("failed", Ink::Bad),
+        Status::Ignored => ("ignored", Ink::Calm),
+        Status::Rescued => ("rescued", Ink::Calm),
+    };
+    let mut line = format!("  {} {name}", style.paint(ink, &format!("{word:<7}")));
+    if let Some(summary) = summary {
+        line.push_str(": ");
+        line.push_str(summary);
+    }
+    if took >= Duration::from_millis(100) {
+        line.push_str(&style.paint(Ink::Faint, &format!(" ({})", units::duration(took))));
+    }
+    line
+}
+
+fn recap(style: Style, outcome: &str, stats: &Stats, took: &str) -> String {
+    let (headline, ink) = match outcome {
+        "done" => ("DONE", Ink::Good),
+        "interrupted" => ("INTERRUPTED", Ink::Change),
+        "decision_needed" => ("A DECISION IS NEEDED", Ink::Bad),
+        _ => ("FAILED", Ink::Bad),
+    };
+    format!(
+        "\n{} in {took}: ok={} changed={} done={} skipped={} failed={} rescued={} ignored={}",
+        style.paint(ink, headline),
+        stats.ok,
+        stats.changed,
+        stats.done,
+        stats.skipped,
+        stats.failed,
+        stats.rescued,
+        stats.ignored
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_line_says_how_it_ended_and_what_it_found() {
+        let plain = Style { colour: false };
+        let line = task_line(
+            plain,
+            Status::Changed,
+            "Dump",
+            Some("134.2 MiB"),
+            Duration::from_millis(2100),
+        );
+        assert_eq!(line, "  changed Dump: 134.2 MiB (2.1 s)");
+    }
+
+    #[test]
+    fn plain_progress_says_how_long_it_still_takes() {
+        let line = plain_progress("Dump", 50, Some(200), Unit::Items, Duration::from_secs(10));
+        assert_eq!(line, "  ... Dump: 50 of 200 (25 %), about 30.0 s left");
+    }
+}

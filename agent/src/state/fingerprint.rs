@@ -1,0 +1,134 @@
+//! The hash that says "same task, same inputs".
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// What a task's work depended on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// SHA-256 over module and arguments in canonical form; hex.
+    pub arguments: String,
+    /// Input file -> SHA-256 of its content, hex; `None` where it could not be read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<PathBuf, Option<String>>,
+}
+
+impl Fingerprint {
+    /// Hashes module, arguments (secrets already cut out) and input files.
+    #[must_use]
+    pub fn new(module: &str, arguments: &Value, files: &[PathBuf]) -> Self {
+        let mut text = String::from(module);
+        text.push('\n');
+        canonical(arguments, &mut text);
+        let files = files
+            .iter()
+            .map(|path| (path.clone(), sha256_of_file(path).ok()))
+            .collect();
+        Self {
+            arguments: sha256_hex(text.as_bytes()),
+            files,
+        }
+    }
+
+    /// Tells whether a task finished under `self` may count as finished under `now`. An input file
+    /// that has since gone does not make a finished task unfinished: its effect is there.
+    #[must_use]
+    pub fn covers(&self, now: &Self) -> bool {
+        self.arguments == now.arguments
+            && now
+                .files
+                .iter()
+                .all(|(path, hash)| match (hash, self.files.get(path)) {
+                    (None, _) => true,
+                    (Some(hash), Some(Some(old))) => hash == old,
+                    (Some(_), _) => false,
+                })
+    }
+}
+
+/// Writes JSON with sorted keys and no spaces.
+fn canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let sorted: BTreeMap<_, _> = map.iter().collect();
+            out.push('{');
+            for (index, (key, item)) in sorted.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                out.push_str(&Value::String(key.clone()).to_string());
+                out.push(':');
+                canonical(item, out);
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                canonical(item, out);
+            }
+            out.push(']');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+/// SHA-256 as lower-case hex.
+#[must_use]
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// SHA-256 of a file's content as lower-case hex.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn sha256_of_file(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(hex::encode(hasher.finalize()));
+        }
+        hasher.update(&buffer[..read]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_order_of_arguments_does_not_matter_but_their_values_and_the_module_do() {
+        let print = |module, value| Fingerprint::new(module, &value, &[]);
+        let one = print("copy", json!({"a": 1, "b": {"c": 2, "d": 3}}));
+        assert_eq!(one, print("copy", json!({"b": {"d": 3, "c": 2}, "a": 1})));
+        assert_ne!(one, print("copy", json!({"b": {"d": 3, "c": 2}, "a": 2})));
+        assert_ne!(one, print("file", json!({"b": {"d": 3, "c": 2}, "a": 1})));
+    }
+
+    #[test]
+    fn a_changed_input_file_counts_and_one_that_went_away_does_not() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("script.sql");
+        std::fs::write(&path, "one").expect("write");
+        let print = || Fingerprint::new("m", &Value::Null, std::slice::from_ref(&path));
+        let before = print();
+        std::fs::write(&path, "two").expect("write");
+        assert!(!before.covers(&print()));
+        std::fs::remove_file(&path).expect("remove");
+        assert!(before.covers(&print()));
+    }
+}

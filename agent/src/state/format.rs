@@ -1,0 +1,349 @@
+//! Every type that is written to a journal, and how a record becomes a line.
+//!
+//! A line is the record as one JSON object whose last two members are `prev`, the hash of the record
+//! before it (64 zeros for the first), and `hash`, the SHA-256 of the line up to, and without, the
+//! text `,"hash":…`, closed by `}`. Hashes are lower-case hex.
+//!
+//! # Format versions
+//! - 1: first version.
+//!
+//! A reader accepts any version up to its own; a newer one is refused with the version to use.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::fingerprint::{Fingerprint, sha256_hex};
+
+/// Version that this binary writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// `prev` of the first record.
+pub const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// One line of a journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Format version.
+    pub v: u32,
+    /// 1, 2, 3, … within the journal.
+    pub seq: u64,
+    /// UTC, as the host's clock had it; order is given by `seq`, never by this.
+    pub time: Timestamp,
+    /// Id of the run that wrote it.
+    pub run: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub body: Body,
+    /// Hash of the record before this one.
+    pub prev: String,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Body {
+    /// First record of every journal.
+    JournalCreated {
+        /// Random id of this state; containers carry it in a label.
+        state_id: String,
+        /// Name of the playbook that the journal belongs to.
+        playbook: String,
+        /// Host that it was made on.
+        host: String,
+    },
+    /// A run began.
+    RunStarted {
+        /// Playbook path as given.
+        playbook: String,
+        /// SHA-256 over the playbook and every file it includes.
+        playbook_sha256: String,
+        /// Who started it: the login user, and `sudo`'s where there is one.
+        user: String,
+        /// Where.
+        host: String,
+        /// Process id.
+        pid: u32,
+        /// Version of the agent.
+        agent_version: String,
+        /// Command line, secrets hidden.
+        arguments: Vec<String>,
+    },
+    /// A task is about to have its effect.
+    TaskStarted {
+        /// Identity.
+        task: String,
+        /// Id of the attempt.
+        attempt: String,
+        /// Module.
+        module: String,
+        /// Module, arguments and input files in one hash, and the files' own.
+        fingerprint: Fingerprint,
+        /// Rendered arguments, secrets hidden.
+        arguments: Value,
+        /// What the module needs to find out after a crash what became of the attempt.
+        intent: Value,
+        /// Why it runs although the journal knows the task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// A task ended.
+    TaskFinished {
+        /// Identity.
+        task: String,
+        /// Id of the attempt that it ends; absent where nothing was started (already done).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt: Option<String>,
+        /// How it ended.
+        status: TaskStatus,
+        /// How that came to be known.
+        how: How,
+        /// As in the attempt's `task_started`.
+        fingerprint: Fingerprint,
+        /// Rendered arguments, secrets hidden; only where no `task_started` record has them.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        arguments: Value,
+        /// Return values, secrets hidden.
+        result: Value,
+        /// Files that were made.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        outputs: Vec<Output>,
+        /// One line for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        summary: Option<String>,
+        /// Why it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// Wall time in milliseconds.
+        duration_ms: u64,
+    },
+    /// A task's condition was false.
+    TaskSkipped {
+        /// Identity.
+        task: String,
+        /// The condition.
+        condition: String,
+    },
+    /// A task was renamed in the playbook; the old identity's record counts for the new one.
+    TaskAdopted {
+        /// New identity.
+        task: String,
+        /// Old identity.
+        from: String,
+    },
+    /// An operator's answer about a task that the agent could not decide.
+    TaskResolved {
+        /// Identity.
+        task: String,
+        /// The answer.
+        answer: Answer,
+        /// Why.
+        reason: String,
+        /// Who.
+        user: String,
+        /// What the task depends on at the time of the answer; `done` holds for this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<Fingerprint>,
+    },
+    /// A handler is due.
+    HandlerNotified {
+        /// Identity of the handler's task.
+        task: String,
+        /// Identity of the task that changed something.
+        by: String,
+    },
+    /// A service was started for the tasks that follow.
+    ServiceStarted {
+        /// Name.
+        service: String,
+        /// Container.
+        container: String,
+    },
+    /// A service was stopped gracefully.
+    ServiceStopped {
+        /// Name.
+        service: String,
+        /// Container.
+        container: String,
+    },
+    /// A run ended.
+    RunFinished {
+        /// How.
+        outcome: Outcome,
+        /// Recap: status -> number of tasks.
+        stats: BTreeMap<String, u32>,
+        /// Wall time in milliseconds.
+        duration_ms: u64,
+    },
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskStatus {
+    /// Nothing had to change.
+    Ok,
+    /// The host was changed.
+    Changed,
+    /// It failed.
+    Failed,
+    /// It failed and `ignore_errors` lets the play go on.
+    Ignored,
+    /// It failed and its block's `rescue` ran to the end.
+    Rescued,
+}
+
+/// How an end came to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// The task ran to its end in this run.
+    Ran,
+    /// An earlier attempt was interrupted; its effect was found on the host, whole.
+    Recovered,
+    /// `done_when` was true before the task ran.
+    AlreadyDone,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// To the end.
+    Done,
+    /// A task failed.
+    Failed,
+    /// SIGINT or SIGTERM.
+    Interrupted,
+    /// An operator has to decide.
+    DecisionNeeded,
+}
+
+/// An operator's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The effect is there.
+    Done,
+    /// Run the task again.
+    Redo,
+}
+
+/// A file that a task made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256, hex.
+    pub sha256: String,
+}
+
+const HASH_MEMBER: &str = ",\"hash\":\"";
+
+/// Returns the record's line, without line end, and its hash.
+///
+/// # Errors
+/// Only if a value cannot be serialized, which none of the types here allows.
+pub fn to_line(record: &Record) -> Result<(String, String), serde_json::Error> {
+    let mut line = serde_json::to_string(record)?;
+    let hash = sha256_hex(line.as_bytes());
+    line.pop();
+    line.push_str(HASH_MEMBER);
+    line.push_str(&hash);
+    line.push_str("\"}");
+    Ok((line, hash))
+}
+
+/// Why a line is not a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// Not JSON, or not a record's JSON.
+    #[error("it is not a record: {0}")]
+    NotARecord(String),
+    /// The content does not fit the hash in the same line.
+    #[error("its content was altered (it does not fit its own hash)")]
+    Altered,
+    /// Written by a newer agent.
+    #[error("it has format version {0}, this agent reads up to {FORMAT_VERSION}")]
+    Newer(u64),
+}
+
+/// Reads a line without line end; returns the record and its hash.
+///
+/// # Errors
+/// When the text is no record, was altered, or has a newer format version.
+pub fn from_line(line: &str) -> Result<(Record, String), LineError> {
+    let (content, rest) = line
+        .rsplit_once(HASH_MEMBER)
+        .ok_or_else(|| LineError::NotARecord("it has no `hash` at its end".into()))?;
+    let hash = rest
+        .strip_suffix("\"}")
+        .filter(|hash| hash.len() == 64)
+        .ok_or_else(|| LineError::NotARecord("its `hash` is cut short".into()))?;
+    let content = format!("{content}}}");
+    if sha256_hex(content.as_bytes()) != hash {
+        return Err(LineError::Altered);
+    }
+    let value: Value =
+        serde_json::from_str(&content).map_err(|e| LineError::NotARecord(e.to_string()))?;
+    match value.get("v").and_then(Value::as_u64) {
+        Some(version) if version > u64::from(FORMAT_VERSION) => {
+            return Err(LineError::Newer(version));
+        }
+        _ => {}
+    }
+    let record = serde_json::from_value(value).map_err(|e| LineError::NotARecord(e.to_string()))?;
+    Ok((record, hash.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            v: FORMAT_VERSION,
+            seq: 1,
+            time: Timestamp::UNIX_EPOCH,
+            run: "r".into(),
+            body: Body::JournalCreated {
+                state_id: "s".into(),
+                playbook: "p \",\"hash\":\"".into(),
+                host: "h".into(),
+            },
+            prev: NO_HASH.into(),
+        }
+    }
+
+    #[test]
+    fn a_line_reads_back_as_the_record_it_was_made_from() {
+        let (line, hash) = to_line(&record()).expect("serializes");
+        assert_eq!(from_line(&line), Ok((record(), hash)));
+    }
+
+    #[test]
+    fn no_byte_of_a_line_can_change_unnoticed() {
+        let (line, _) = to_line(&record()).expect("serializes");
+        for index in 0..line.len() {
+            let mut bytes = line.clone().into_bytes();
+            bytes[index] ^= 1;
+            if let Ok(text) = String::from_utf8(bytes) {
+                assert!(
+                    from_line(&text).is_err(),
+                    "byte {index} changed unnoticed: {text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_told_from_damage() {
+        let (line, _) = to_line(&Record { v: 99, ..record() }).expect("serializes");
+        assert_eq!(from_line(&line), Err(LineError::Newer(99)));
+    }
+}

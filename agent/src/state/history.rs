@@ -1,0 +1,313 @@
+//! What the journal knows about each task, folded from its records.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::fingerprint::Fingerprint;
+use super::format::{Answer, Body, How, Outcome, Output, Record, TaskStatus};
+
+/// A started attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// Its id.
+    pub attempt: String,
+    /// Run that started it.
+    pub run: String,
+    /// When.
+    pub time: Timestamp,
+    /// Module's name.
+    pub module: String,
+    /// Fingerprint of then.
+    pub fingerprint: Fingerprint,
+    /// Arguments of then, secrets hidden.
+    pub arguments: Value,
+    /// What the module noted for `recover`.
+    pub intent: Value,
+}
+
+/// A good (or accepted) end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Run that finished it.
+    pub run: String,
+    /// When.
+    pub time: Timestamp,
+    /// How it ended.
+    pub status: TaskStatus,
+    /// How that came to be known.
+    pub how: How,
+    /// Fingerprint of then.
+    pub fingerprint: Fingerprint,
+    /// Arguments of then, secrets hidden.
+    pub arguments: Value,
+    /// Return values, secrets hidden.
+    pub result: Value,
+    /// Files made.
+    pub outputs: Vec<Output>,
+    /// One line for people.
+    pub summary: Option<String>,
+    /// Wall time in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TaskHistory {
+    /// Came to a good end.
+    Finished(Box<Finished>),
+    /// Failed; nothing is in the making.
+    Failed {
+        /// Run that it failed in.
+        run: String,
+        /// When.
+        time: Timestamp,
+        /// Why.
+        error: Option<String>,
+        /// Wall time in milliseconds.
+        duration_ms: u64,
+    },
+    /// Started and never finished: the process or the machine died, or the run was interrupted.
+    Interrupted(Box<Attempt>),
+    /// An operator said to run it again.
+    Redo {
+        /// Who.
+        user: String,
+        /// Why.
+        reason: String,
+    },
+    /// Its condition was false when it was last looked at.
+    Skipped {
+        /// The condition.
+        condition: String,
+    },
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Its id.
+    pub id: String,
+    /// When it began.
+    pub started: Timestamp,
+    /// Who began it.
+    pub user: String,
+    /// Where.
+    pub host: String,
+    /// Playbook path as given.
+    pub playbook: String,
+    /// SHA-256 of its text.
+    pub playbook_sha256: String,
+    /// How it ended; `None` while it runs, or when it was killed.
+    pub outcome: Option<Outcome>,
+    /// Wall time in milliseconds, once it ended.
+    pub duration_ms: Option<u64>,
+}
+
+/// Everything the journal knows, by task.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    tasks: HashMap<String, TaskHistory>,
+    order: Vec<String>,
+    /// Handlers that were notified and have not run since, oldest notification first.
+    pub pending_handlers: Vec<String>,
+    /// Runs, oldest first.
+    pub runs: Vec<Run>,
+}
+
+impl History {
+    /// Folds records.
+    #[must_use]
+    pub fn of(records: &[Record]) -> Self {
+        let mut history = Self::default();
+        for record in records {
+            history.add(record);
+        }
+        history
+    }
+
+    /// Takes in one more record.
+    pub fn add(&mut self, record: &Record) {
+        match &record.body {
+            Body::RunStarted {
+                playbook,
+                playbook_sha256,
+                user,
+                host,
+                ..
+            } => self.runs.push(Run {
+                id: record.run.clone(),
+                started: record.time,
+                user: user.clone(),
+                host: host.clone(),
+                playbook: playbook.clone(),
+                playbook_sha256: playbook_sha256.clone(),
+                outcome: None,
+                duration_ms: None,
+            }),
+            Body::RunFinished {
+                outcome,
+                duration_ms,
+                ..
+            } => {
+                if let Some(run) = self.runs.iter_mut().rev().find(|run| run.id == record.run) {
+                    run.outcome = Some(*outcome);
+                    run.duration_ms = Some(*duration_ms);
+                }
+            }
+            Body::TaskStarted {
+                task,
+                attempt,
+                module,
+                fingerprint,
+                arguments,
+                intent,
+                ..
+            } => {
+                let attempt = Attempt {
+                    attempt: attempt.clone(),
+                    run: record.run.clone(),
+                    time: record.time,
+                    module: module.clone(),
+                    fingerprint: fingerprint.clone(),
+                    arguments: arguments.clone(),
+                    intent: intent.clone(),
+                };
+                self.set(task, TaskHistory::Interrupted(Box::new(attempt)));
+            }
+            Body::TaskFinished { task, .. } => {
+                let now = self.finished(record, task);
+                if let Some(now) = now {
+                    self.set(task, now);
+                }
+                self.pending_handlers.retain(|handler| handler != task);
+            }
+            Body::TaskSkipped { task, condition } => {
+                if !matches!(self.tasks.get(task), Some(TaskHistory::Finished(_))) {
+                    self.set(
+                        task,
+                        TaskHistory::Skipped {
+                            condition: condition.clone(),
+                        },
+                    );
+                }
+            }
+            Body::TaskAdopted { task, from } => {
+                if let Some(known) = self.tasks.remove(from) {
+                    self.order.retain(|name| name != from);
+                    self.set(task, known);
+                }
+            }
+            Body::TaskResolved { .. } => self.resolve(record),
+            Body::HandlerNotified { task, .. } => {
+                if !self.pending_handlers.contains(task) {
+                    self.pending_handlers.push(task.clone());
+                }
+            }
+            Body::JournalCreated { .. }
+            | Body::ServiceStarted { .. }
+            | Body::ServiceStopped { .. } => {}
+        }
+    }
+
+    /// What is known about a task.
+    #[must_use]
+    pub fn task(&self, task: &str) -> Option<&TaskHistory> {
+        self.tasks.get(task)
+    }
+
+    /// All identities, in the order in which they first appeared.
+    pub fn tasks(&self) -> impl Iterator<Item = (&str, &TaskHistory)> {
+        self.order
+            .iter()
+            .filter_map(|name| self.tasks.get(name).map(|task| (name.as_str(), task)))
+    }
+
+    fn set(&mut self, task: &str, to: TaskHistory) {
+        if self.tasks.insert(task.to_owned(), to).is_none() {
+            self.order.push(task.to_owned());
+        }
+    }
+
+    fn finished(&self, record: &Record, task: &str) -> Option<TaskHistory> {
+        let Body::TaskFinished {
+            status,
+            how,
+            fingerprint,
+            arguments,
+            result,
+            outputs,
+            summary,
+            error,
+            duration_ms,
+            ..
+        } = &record.body
+        else {
+            return None;
+        };
+        if *status == TaskStatus::Failed {
+            return Some(TaskHistory::Failed {
+                run: record.run.clone(),
+                time: record.time,
+                error: error.clone(),
+                duration_ms: *duration_ms,
+            });
+        }
+        let arguments = match (arguments, self.tasks.get(task)) {
+            (Value::Null, Some(TaskHistory::Interrupted(attempt))) => attempt.arguments.clone(),
+            (given, _) => given.clone(),
+        };
+        Some(TaskHistory::Finished(Box::new(Finished {
+            run: record.run.clone(),
+            time: record.time,
+            status: *status,
+            how: *how,
+            fingerprint: fingerprint.clone(),
+            arguments,
+            result: result.clone(),
+            outputs: outputs.clone(),
+            summary: summary.clone(),
+            duration_ms: *duration_ms,
+        })))
+    }
+
+    fn resolve(&mut self, record: &Record) {
+        let Body::TaskResolved { task, answer, reason, user, fingerprint } = &record.body else {
+            return;
+        };
+        let now = match (answer, self.tasks.get(task)) {
+            (Answer::Redo, _) => TaskHistory::Redo { user: user.clone(), reason: reason.clone() },
+            (Answer::Done, Some(TaskHistory::Finished(finished))) => {
+                let mut finished = finished.clone();
+                if let Some(fingerprint) = fingerprint {
+                    finished.fingerprint = fingerprint.clone();
+                }
+                TaskHistory::Finished(finished)
+            }
+            (Answer::Done, known) => {
+                let attempt = match known {
+                    Some(TaskHistory::Interrupted(attempt)) => Some(attempt),
+                    _ => None,
+                };
+                let print = fingerprint.clone().or(attempt.map(|known| known.fingerprint.clone()));
+                let Some(fingerprint) = print else { return };
+                TaskHistory::Finished(Box::new(Finished {
+                    run: record.run.clone(),
+                    time: record.time,
+                    status: TaskStatus::Changed,
+                    how: How::AlreadyDone,
+                    fingerprint,
+                    arguments: attempt.map_or(Value::Null, |known| known.arguments.clone()),
+                    result: serde_json::json!({
+                        "changed": true, "failed": false, "resolved_by": user,
+                    }),
+                    outputs: Vec::new(),
+                    summary: Some(format!("{user} says it is done: {reason}")),
+                    duration_ms: 0,
+                }))
+            }
+        };
+        self.set(task, now);
+    }
+}

@@ -1,0 +1,111 @@
+//! Reads a journal and proves that it is what was written.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::error::StateError;
+use super::format::{self, Body, FORMAT_VERSION, LineError, NO_HASH, Record};
+
+/// A journal's content.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contents {
+    /// Records in order.
+    pub records: Vec<Record>,
+    /// Hash of the last record: note it elsewhere to be able to prove later that nothing was cut off.
+    pub head: String,
+    /// Bytes of whole records; what follows is a torn tail.
+    pub whole: u64,
+    /// Bytes after the last whole line: an append that a crash or power loss cut short.
+    pub torn: Vec<u8>,
+}
+
+impl Contents {
+    /// The journal's own id, where it has a first record.
+    #[must_use]
+    pub fn state_id(&self) -> Option<&str> {
+        match self.records.first().map(|record| &record.body) {
+            Some(Body::JournalCreated { state_id, .. }) => Some(state_id),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a journal; a missing file is an empty journal. Takes no lock: what a running agent appends
+/// meanwhile is either read whole or counts as a torn tail.
+///
+/// # Errors
+/// Anything but a torn tail: an altered, removed, inserted or swapped line, a newer format.
+pub fn read(path: &Path) -> Result<Contents, StateError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(StateError::io("read", path)(source)),
+    };
+    // After a power loss the file may have its new length but not yet its new content: zeros.
+    let written = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
+    let end_of_line = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1)
+    };
+    let mut whole = end_of_line(&bytes[..written]);
+    // Its blocks may also arrive out of order: zeros inside the last line are no alteration either.
+    let last = end_of_line(&bytes[..whole.saturating_sub(1)]);
+    if bytes[last..whole].contains(&0) {
+        whole = last;
+    }
+
+    let mut contents = Contents {
+        records: Vec::new(),
+        head: NO_HASH.to_owned(),
+        whole: whole as u64,
+        torn: bytes[whole..].to_vec(),
+    };
+    for (index, line) in bytes[..whole]
+        .split_inclusive(|byte| *byte == b'\n')
+        .enumerate()
+    {
+        let number = index + 1;
+        let damaged = |source| match source {
+            LineError::Newer(version) => StateError::Newer {
+                path: path.to_path_buf(),
+                line: number,
+                version,
+                known: FORMAT_VERSION,
+            },
+            source => StateError::Damaged {
+                path: path.to_path_buf(),
+                line: number,
+                source,
+            },
+        };
+        let text = std::str::from_utf8(&line[..line.len() - 1])
+            .map_err(|e| damaged(LineError::NotARecord(e.to_string())))?;
+        let (record, hash) = format::from_line(text).map_err(damaged)?;
+        let broken = |what: String| StateError::BrokenChain {
+            path: path.to_path_buf(),
+            line: number,
+            what,
+        };
+        let expected = index as u64 + 1;
+        if record.seq != expected {
+            return Err(broken(format!(
+                "record {expected} was expected here and record {} stands here: lines were removed, \
+                 inserted or swapped",
+                record.seq
+            )));
+        }
+        if record.prev != contents.head {
+            return Err(broken(
+                "this record does not follow the one before it: the line before was replaced, or \
+                 this one comes from another journal"
+                    .into(),
+            ));
+        }
+        contents.head = hash;
+        contents.records.push(record);
+    }
+    Ok(contents)
+}

@@ -1,0 +1,11 @@
+//! Container images, built here from Debian's packages and named by what goes into them.
+
+mod debian;
+mod docker;
+mod official;
+mod postgres;
+
+pub use debian::{DebianImage, ImageFile};
+pub(crate) use docker::{LABEL, OWNER_LABEL};
+pub use docker::{docker, image_exists, remove_lab_images, remove_orphaned_containers};
+pub use postgres::{PostgresImages, new_postgres, old_postgres};
