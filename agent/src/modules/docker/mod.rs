@@ -12,6 +12,7 @@ mod image;
 pub(crate) mod lifecycle;
 #[cfg(test)]
 mod live_tests;
+mod main_process;
 pub mod service;
 mod spec;
 
