@@ -44,9 +44,7 @@ impl Redactor {
         let secrets = self.secrets.read().unwrap_or_else(|e| e.into_inner());
         let mut text = text.to_owned();
         for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-            if text.contains(secret.as_str()) {
-                text = text.replace(secret.as_str(), HIDDEN);
-            }
+            text = cut(&text, secret);
         }
         text
     }
@@ -76,6 +74,27 @@ impl Redactor {
     }
 }
 
+/// A secret shorter than this is cut out only where it stands alone: `pacs` is hidden in
+/// `PGPASSWORD=pacs`, and `pacsdb` stays readable.
+const LONG: usize = 8;
+
+fn cut(text: &str, secret: &str) -> String {
+    let alone = secret.chars().count() < LONG;
+    let joins = |c: char| c.is_alphanumeric() || c == '_';
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(secret) {
+        let (before, after) = (&rest[..at], &rest[at + secret.len()..]);
+        let joined = before.chars().next_back().or(out.chars().next_back()).is_some_and(joins)
+            || after.chars().next().is_some_and(joins);
+        out.push_str(before);
+        out.push_str(if alone && joined { secret } else { HIDDEN });
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
 /// Tells whether an argument or environment variable of this name holds a secret.
 #[must_use]
 pub fn is_secret_name(name: &str) -> bool {
@@ -100,6 +119,8 @@ mod tests {
     #[test]
     fn secrets_vanish_from_texts_keys_and_nested_values() {
         let redactor = Redactor::default();
+        redactor.add(&json!("pacs"));
+        assert_eq!(redactor.text("/pacsdb of pacs:pacs"), "/pacsdb of [hidden]:[hidden]");
         redactor.add(&json!({"a": ["hunter2-long", "hunter2"]}));
         assert_eq!(
             redactor.text("x hunter2-long y hunter2"),

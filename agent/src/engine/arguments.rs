@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::modules::{Module, ModuleSpec};
-use crate::playbook::arguments::coerce;
+use crate::playbook::arguments::{coerce, schema_of};
 use crate::playbook::model::{Node, NodeKind};
 use crate::playbook::template::{Scope, Templates};
 use crate::source::Problem;
@@ -17,13 +17,22 @@ pub(super) fn build(
     args: &Node,
     scope: &Scope,
 ) -> Result<(Box<dyn Module>, Value), Problem> {
-    let rendered = render(templates, spec, args, scope)?;
-    let schema = (spec.schema)();
-    let coerced = coerce(schema.as_value(), rendered).map_err(|errors| {
+    let (plain, expressions) = split(spec, args);
+    let mut rendered = templates.render(&plain, scope)?;
+    if let Value::Object(map) = &mut rendered {
+        // Their texts stand in for their values until the rest has been fitted to the schema.
+        map.extend(expressions.iter().map(|(key, node)| ((*key).to_owned(), node.to_value())));
+    }
+    let mut coerced = coerce(&schema_of(spec), rendered).map_err(|errors| {
         let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let at = errors.first().map_or(&args.at, |error| place_of(args, &error.path));
         misfit(spec, at, &text.join("; "))
     })?;
+    if let Value::Object(map) = &mut coerced {
+        for (key, node) in expressions {
+            map.insert(key.to_owned(), evaluate(templates, node, scope)?);
+        }
+    }
     let module = (spec.build)(coerced.clone())
         .map_err(|error| misfit(spec, place_of(args, &error.path), &error.to_string()))?;
     Ok((module, coerced))
@@ -38,26 +47,17 @@ fn misfit(spec: &ModuleSpec, at: &crate::source::Location, text: &str) -> Proble
     )
 }
 
-fn render(
-    templates: &Templates,
-    spec: &ModuleSpec,
-    args: &Node,
-    scope: &Scope,
-) -> Result<Value, Problem> {
-    let NodeKind::Mapping(entries) = &args.kind else {
-        return templates.render(args, scope);
-    };
-    let (expressions, plain): (Vec<_>, Vec<_>) =
-        entries.iter().cloned().partition(|(key, _, _)| spec.expressions.contains(&key.as_str()));
-    let plain = Node { kind: NodeKind::Mapping(plain), at: args.at.clone() };
-    let mut values = match templates.render(&plain, scope)? {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    };
-    for (key, _, node) in &expressions {
-        values.insert(key.clone(), evaluate(templates, node, scope)?);
-    }
-    Ok(values.into())
+/// Takes the arguments that are expressions apart from those that are values.
+fn split<'n>(spec: &ModuleSpec, args: &'n Node) -> (Node, Vec<(&'n str, &'n Node)>) {
+    let NodeKind::Mapping(entries) = &args.kind else { return (args.clone(), Vec::new()) };
+    let is_expression = |key: &str| spec.expressions.contains(&key);
+    let plain = entries.iter().filter(|(key, _, _)| !is_expression(key)).cloned().collect();
+    let expressions = entries
+        .iter()
+        .filter(|(key, _, _)| is_expression(key))
+        .map(|(key, _, node)| (key.as_str(), node))
+        .collect();
+    (Node { kind: NodeKind::Mapping(plain), at: args.at.clone() }, expressions)
 }
 
 /// Turns each expression into its text and its value.

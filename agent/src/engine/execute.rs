@@ -73,6 +73,8 @@ impl<'p> Session<'p> {
                 return self.failed(place, &failure, work.fingerprint, None, since);
             }
         }
+        // What the services took is told of them.
+        let since = Instant::now();
         let mut ctx = self.context(place, &work);
         if let Some(attempt) = &interrupted {
             ctx.interrupted_attempt = Some(attempt.attempt.clone());

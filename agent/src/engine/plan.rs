@@ -181,8 +181,9 @@ impl<'e> Planner<'e> {
         let mut results = Vec::new();
         for item in items {
             let scope = self.engine.item_scope(&scope, spec, &item);
-            let place = self.place(task, frame, Some(item));
-            results.push(self.unit(&place, &scope)?);
+            let place = self.place(task, frame, Some(item.clone()));
+            let result = self.unit(&place, &scope)?;
+            results.push(result.map(|result| super::task::item_result(spec, &item, result)));
         }
         let whole: Option<Vec<Value>> = results.into_iter().collect();
         self.register(task, whole.map(super::task::loop_result));

@@ -61,11 +61,7 @@ impl<'p> Session<'p> {
             let scope = engine.item_scope(&scope, spec, &item);
             let place = engine.place(task, frame, Some(item.clone()));
             let end = self.unit(&place, &scope).await?;
-            let mut result = end.result;
-            if let Value::Object(map) = &mut result {
-                map.insert(spec.loop_var.clone(), item.value);
-                map.insert("ansible_loop_var".into(), spec.loop_var.clone().into());
-            }
+            let result = item_result(spec, &item, end.result);
             if matches!(end.status, Status::Failed | Status::Rescued) {
                 failed = Some(place.identity);
             }
@@ -433,6 +429,15 @@ pub(super) fn skipped_result(condition: &str) -> Value {
         "skip_reason": "Conditional result was False",
         "false_condition": condition,
     })
+}
+
+/// Result of one item, as it stands in the loop's `results`.
+pub(super) fn item_result(spec: &Loop, item: &Item, mut result: Value) -> Value {
+    if let Value::Object(map) = &mut result {
+        map.insert(spec.loop_var.clone(), item.value.clone());
+        map.insert("ansible_loop_var".into(), spec.loop_var.clone().into());
+    }
+    result
 }
 
 /// Result of a loop: each item's, and whether any changed or failed.

@@ -10,6 +10,7 @@ use crate::modules::{Module, TaskContext};
 use crate::playbook::model::{Node, NodeKind, Task};
 use crate::playbook::template::Scope;
 use crate::source::Problem;
+use crate::state::fingerprint::sha256_hex;
 use crate::state::{Fingerprint, History};
 
 /// What a look at a unit gives.
@@ -70,7 +71,7 @@ impl Engine {
         let shown = if place.frame.no_log {
             Value::String(crate::redact::HIDDEN.into())
         } else {
-            self.redactor.value(&rendered)
+            abbreviated(self.redactor.value(&rendered))
         };
         // Secrets stay out of the fingerprint: a new password does not make done work undone.
         let hashed = self.redactor.value(&rendered);
@@ -118,6 +119,24 @@ impl Engine {
             docker: self.docker.clone(),
         }
     }
+}
+
+/// An argument longer than this stands in the journal by its size and hash.
+const LONG_ARGUMENT: usize = 4096;
+
+fn abbreviated(arguments: Value) -> Value {
+    let Value::Object(map) = arguments else { return arguments };
+    map.into_iter()
+        .map(|(key, value)| {
+            let text = value.to_string();
+            if text.len() <= LONG_ARGUMENT {
+                return (key, value);
+            }
+            let hash = sha256_hex(text.as_bytes());
+            (key, format!("[{} bytes, sha256 {hash}]", text.len()).into())
+        })
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 /// Text of a condition for people.

@@ -1,6 +1,5 @@
 //! A run as a person follows it: a line a task, a bar for what takes longer, a recap.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -38,10 +37,8 @@ struct Screen {
     started: Instant,
     last_plain: Instant,
     name: String,
-    /// First figure of the current step and when it came: rates are of this run, not of a resumed one.
-    total: usize,
-    count: usize,
-    services: HashMap<String, String>,
+    /// Name of the loop whose skipped items were told last: told once, not item by item.
+    skipped: Option<String>,
 }
 
 impl Terminal {
@@ -54,9 +51,7 @@ impl Terminal {
             started: now,
             last_plain: now,
             name: String::new(),
-            total: 0,
-            count: 0,
-            services: HashMap::new(),
+            skipped: None,
         };
         Self { options, screen: Arc::new(Mutex::new(screen)) }
     }
@@ -67,7 +62,6 @@ impl Terminal {
         let style = self.options.style;
         match event {
             Event::RunStarted { playbook, tasks_total, check_mode } => {
-                screen.total = *tasks_total;
                 let mode = if *check_mode { " (check mode: nothing is changed)" } else { "" };
                 screen.line(&format!("{playbook}: {tasks_total} tasks{mode}"));
             }
@@ -91,10 +85,16 @@ impl Terminal {
             }
             Event::TaskFinished { name, item, status, result, summary, duration_ms, .. } => {
                 screen.end();
-                if item.is_none() || *status != Status::Skipped {
-                    screen.count += 1;
-                }
-                let name = with_item(name, item.as_deref());
+                let name = if *status == Status::Skipped && item.is_some() && !self.options.verbose {
+                    if screen.skipped.as_deref() == Some(name) {
+                        return;
+                    }
+                    screen.skipped = Some(name.clone());
+                    name.clone()
+                } else {
+                    screen.skipped = None;
+                    with_item(name, item.as_deref())
+                };
                 let took = Duration::from_millis(*duration_ms);
                 screen.line(&task_line(style, *status, &name, summary.as_deref(), took));
                 if matches!(status, Status::Failed | Status::Ignored)
@@ -112,7 +112,6 @@ impl Terminal {
             }
             Event::ServiceStarted { service, container, duration_ms } => {
                 let took = units::duration(Duration::from_millis(*duration_ms));
-                screen.services.insert(service.clone(), container.clone());
                 screen.line(&style.paint(
                     Ink::Faint,
                     &format!("  service {service} is ready in container {container} ({took})"),
@@ -121,7 +120,6 @@ impl Terminal {
             Event::ServiceStopped { service, left_over, duration_ms } => {
                 let took = units::duration(Duration::from_millis(*duration_ms));
                 let whose = if *left_over { ", left over by an earlier run, was" } else { " was" };
-                screen.services.remove(service);
                 screen.line(&style.paint(
                     Ink::Faint,
                     &format!("  service {service}{whose} stopped and removed ({took})"),
