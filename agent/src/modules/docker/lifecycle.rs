@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -14,15 +13,18 @@ use bollard::query_parameters::{
     RemoveContainerOptions, StartContainerOptions,
 };
 use futures_util::StreamExt;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tokio::time::Instant;
 
 use super::error::DockerError;
+use super::main_process::MainProcess;
 
 /// How long a container may take to stop unless its arguments say otherwise. A database flushes all
 /// of its memory to disk first.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a database that is being initialised may take before it is stopped in the middle.
+const INIT_PATIENCE: Duration = Duration::from_secs(90);
+/// How long a shell may take to end by itself before its children are told.
+const SHELL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Returns what Docker knows of a container, or nothing when there is none.
 ///
@@ -169,14 +171,10 @@ pub async fn stop(docker: &Docker, name: &str, timeout: Duration) -> Result<bool
         return Ok(false);
     }
     let config = found.config.as_ref();
-    let signal = config
-        .and_then(|config| config.stop_signal.clone())
-        .unwrap_or_default();
-    let signal = if signal.is_empty() {
-        "SIGTERM".to_owned()
-    } else {
-        signal
-    };
+    let signal = config.and_then(|config| config.stop_signal.clone());
+    let signal = signal
+        .filter(|signal| !signal.is_empty())
+        .unwrap_or_else(|| "SIGTERM".to_owned());
     if found.state.as_ref().and_then(|state| state.paused) == Some(true) {
         // A frozen process hears no signal.
         docker
@@ -184,19 +182,38 @@ pub async fn stop(docker: &Docker, name: &str, timeout: Duration) -> Result<bool
             .await
             .map_err(DockerError::api(format!("unpause container {name}")))?;
     }
-    send(docker, name, &signal).await?;
     let deadline = Instant::now() + timeout;
+    let settle_until = deadline.min(Instant::now() + INIT_PATIENCE);
+    let mut told: Option<(String, Instant)> = None;
     let mut pause = Duration::from_millis(5);
-    let mut next_nudge = Instant::now() + Duration::from_millis(500);
     loop {
-        match inspect(docker, name).await? {
-            Some(found) if is_running(&found) => {
-                if Instant::now() >= next_nudge {
-                    nudge_children(&found, &signal);
-                    next_nudge = Instant::now() + Duration::from_secs(2);
-                }
-            }
+        let found = match inspect(docker, name).await? {
+            Some(found) if is_running(&found) => found,
             _ => return Ok(true),
+        };
+        let main = MainProcess::of(&found);
+        let program = main
+            .as_ref()
+            .map(|main| main.program.clone())
+            .unwrap_or_default();
+        let initialising = main.as_ref().is_some_and(MainProcess::is_entry_point);
+        match &told {
+            // Left alone until it is through: what it has half made looks finished the next time.
+            None if initialising && Instant::now() < settle_until => {}
+            // Told once, and again when another program has taken its place and knows nothing of it.
+            Some((told_program, _)) if *told_program == program => {}
+            _ => {
+                send(docker, name, &signal).await?;
+                told = Some((program, Instant::now()));
+            }
+        }
+        if let (Some((program, when)), Some(main)) = (&mut told, &main)
+            && main.is_shell()
+            && when.elapsed() > SHELL_PATIENCE
+        {
+            main.signal_children(&signal);
+            *program = main.program.clone();
+            *when = Instant::now();
         }
         if Instant::now() >= deadline {
             return Err(DockerError::StopTimeout {
@@ -221,45 +238,6 @@ async fn send(docker: &Docker, name: &str, signal: &str) -> Result<(), DockerErr
             ..
         }) => Ok(()),
         other => other,
-    }
-}
-
-/// Passes the stop signal to the children of a first process that has no handler for it.
-///
-/// The kernel drops such signals for the first process of a pid namespace. The entry point of a
-/// database image is a shell while it initialises the data directory, and would never stop.
-fn nudge_children(found: &ContainerInspectResponse, signal: &str) {
-    let (Some(id), Some(pid)) = (
-        found.id.as_deref(),
-        found.state.as_ref().and_then(|s| s.pid),
-    ) else {
-        return;
-    };
-    let name = if signal.starts_with("SIG") {
-        signal.to_owned()
-    } else {
-        format!("SIG{signal}")
-    };
-    let Ok(signal) = Signal::from_str(&name) else {
-        return;
-    };
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let ours = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
-        .is_ok_and(|cgroups| cgroups.contains(id));
-    let caught = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigCgt:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(u64::MAX);
-    if !ours || caught & (1 << (signal as i32 - 1)) != 0 {
-        return;
-    }
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    for child in children.unwrap_or_default().split_whitespace() {
-        if let Ok(child) = child.parse() {
-            // An error means that it has ended already.
-            let _ = kill(Pid::from_raw(child), signal);
-        }
     }
 }
 

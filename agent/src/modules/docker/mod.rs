@@ -10,6 +10,9 @@ pub mod error;
 pub mod exec;
 mod image;
 pub(crate) mod lifecycle;
+#[cfg(test)]
+mod live_tests;
+mod main_process;
 pub mod service;
 mod spec;
 

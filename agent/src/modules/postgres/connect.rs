@@ -234,10 +234,7 @@ impl Server {
             Ok(Err(error)) => return Err(refused(error.into())),
             Err(_) => {
                 let message = format!("no answer within {} s", patience.as_secs());
-                return Err(refused(super::error::SqlError {
-                    message,
-                    ..Default::default()
-                }));
+                return Err(refused(super::error::SqlError::said(message)));
             }
         };
         // Ends with the client; what breaks it is reported by the query that was under way.

@@ -99,11 +99,9 @@ fn check_text(head: &str, tail: &[u8]) -> Result<(), (&'static str, &'static str
             "make the dump again without -t; error messages may be mixed into it as well",
         ));
     }
-    if !head
-        .lines()
-        .take(20)
-        .any(|line| line.starts_with("-- PostgreSQL database dump"))
-    {
+    let frame = |line: &&str| line.is_empty() || *line == "--" || line.starts_with("\\restrict ");
+    let first = head.lines().map(str::trim_end).find(|line| !frame(line));
+    if first != Some("-- PostgreSQL database dump") {
         return Err((
             "it does not begin like a plain dump (`-- PostgreSQL database dump`)",
             "check the path; a pg_dump that failed leaves only its error message in such a file",

@@ -64,7 +64,22 @@ fn detail_of(db: &DbError) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
+impl From<tokio_postgres::Error> for Box<SqlError> {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::new(error.into())
+    }
+}
+
 impl SqlError {
+    /// Our own words, where the server said nothing.
+    #[must_use]
+    pub fn said(message: impl Into<String>) -> Box<Self> {
+        Box::new(Self {
+            message: message.into(),
+            ..Self::default()
+        })
+    }
+
     /// Tells whether the server has no room left.
     #[must_use]
     pub fn is_full_disk(&self) -> bool {
@@ -95,7 +110,7 @@ pub enum PostgresError {
         /// User.
         user: String,
         /// What was said.
-        source: SqlError,
+        source: Box<SqlError>,
     },
     /// A statement failed.
     #[error("failed to {action}: {source}")]
@@ -103,7 +118,7 @@ pub enum PostgresError {
         /// What was tried.
         action: String,
         /// What was said.
-        source: SqlError,
+        source: Box<SqlError>,
     },
     /// A statement of a script failed; nothing was changed.
     #[error("{}:{line}: {source}", script.display())]
@@ -117,7 +132,7 @@ pub enum PostgresError {
         /// Whether earlier statements stay in effect (`transaction: false`).
         partly: bool,
         /// What was said.
-        source: SqlError,
+        source: Box<SqlError>,
     },
     /// A script holds something that cannot be run here.
     #[error("{}:{line}: {message}", script.display())]

@@ -10,6 +10,12 @@ mod files;
 mod history;
 pub mod holders;
 mod json;
+#[cfg(test)]
+mod live_kill_tests;
+#[cfg(test)]
+mod live_rig;
+#[cfg(test)]
+mod live_tests;
 mod ping;
 mod query;
 mod restore;

@@ -244,10 +244,7 @@ impl PostgresqlScript {
         let Some(StatementFailed(source)) = failure.downcast_ref() else {
             return PostgresError::Sql {
                 action: format!("run {}", script.path.display()),
-                source: SqlError {
-                    message: failure.to_string(),
-                    ..SqlError::default()
-                },
+                source: SqlError::said(failure.to_string()),
             }
             .into();
         };
@@ -276,7 +273,7 @@ impl PostgresqlScript {
 /// A statement failed; where it stands is added by the caller.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct StatementFailed(SqlError);
+struct StatementFailed(Box<SqlError>);
 
 impl crate::modules::error::ModuleFailure for StatementFailed {
     fn code(&self) -> &'static str {

@@ -52,10 +52,10 @@ pub async fn end(client: &Client, whose: Whose<'_>) -> Result<(), PostgresError>
         if Instant::now() >= deadline {
             return Err(PostgresError::Sql {
                 action: "end left-over sessions".into(),
-                source: SqlError {
-                    message: format!("{left} are still there after {} s", PATIENCE.as_secs()),
-                    ..SqlError::default()
-                },
+                source: SqlError::said(format!(
+                    "{left} are still there after {} s",
+                    PATIENCE.as_secs()
+                )),
             });
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

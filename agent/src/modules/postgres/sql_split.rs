@@ -394,7 +394,16 @@ pub fn strip_comments(text: &str) -> String {
         if moved.is_err() {
             return text.to_owned();
         }
-        if gap && !out.is_empty() {
+        // Beside these signs a blank means nothing.
+        let plain = |text: &str, at_end: bool| {
+            let edge = if at_end {
+                text.chars().next_back()
+            } else {
+                text.chars().next()
+            };
+            edge.is_none_or(|c| ";,()".contains(c))
+        };
+        if gap && !plain(&out, true) && !plain(&text[begin..], false) {
             out.push(' ');
         }
         gap = false;
@@ -479,16 +488,14 @@ mod tests {
     #[test]
     fn remarks_and_layout_do_not_matter() {
         let a = "-- 5.27 for Arc\nalter table  t\n add c int; -- done\n";
-        let b = "alter table t /* x */ add c int;";
+        let b = "alter table t /* x */ add c int ;";
         assert_eq!(strip_comments(a), strip_comments(b));
         assert_ne!(
             strip_comments("select 'a  b'"),
             strip_comments("select 'a b'")
         );
-        assert_eq!(
-            strip_comments("select 'ä -- b', \"ö\""),
-            "select 'ä -- b', \"ö\""
-        );
+        let quoted = strip_comments("select 'ä -- b', \"ö\"");
+        assert_eq!(quoted, "select 'ä -- b',\"ö\"");
     }
 
     proptest! {

@@ -1,0 +1,170 @@
+//! The modules against the real Docker. They need the lab's images and say so when these are missing.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::client;
+use crate::modules::context::TaskContext;
+use crate::modules::error::ModuleError;
+use crate::modules::module::{Outcome, Plan};
+use crate::modules::registry;
+
+async fn image(ctx: &TaskContext) -> Option<String> {
+    let docker = client::connect(ctx).await.ok()?;
+    let images = docker
+        .list_images(None::<bollard::query_parameters::ListImagesOptions>)
+        .await
+        .ok()?;
+    let wanted = "kaapana-lab/dcm4che-postgres:0.3-";
+    let found = images
+        .into_iter()
+        .flat_map(|image| image.repo_tags)
+        .find(|name| name.starts_with(wanted));
+    if found.is_none() {
+        eprintln!("SKIPPED: no image {wanted}…; see tests/README.md");
+    }
+    found
+}
+
+async fn run(ctx: &TaskContext, name: &str, arguments: &Value) -> Result<Outcome, ModuleError> {
+    let module = (registry::find(name).expect("module").build)(arguments.clone()).expect("valid");
+    module.apply(ctx, &Value::Null).await
+}
+
+async fn check(ctx: &TaskContext, name: &str, arguments: &Value) -> Plan {
+    let module = (registry::find(name).expect("module").build)(arguments.clone()).expect("valid");
+    module.check(ctx).await.expect("checked")
+}
+
+fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker")
+        .args(arguments)
+        .output()
+        .expect("docker");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_container_is_brought_to_every_state_and_left_alone_when_it_is_right() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let ctx = TaskContext::for_tests(dir.path());
+    let Some(image) = image(&ctx).await else {
+        return;
+    };
+    let name = format!("kaapana-agent-test-{}", std::process::id());
+    let module = "docker_container";
+    let mut arguments = json!({
+        "name": name, "image": image, "entrypoint": ["sleep"], "command": "1000", "init": true,
+        "env": {"A": "1"}, "volumes": [format!("{}:/data:ro", dir.path().display())],
+        "published_ports": ["5432"], "shm_size": "128M", "memory": "256M", "tmpfs": ["/tmp:size=1m"],
+        "labels": {"x": "y"}, "stop_signal": "SIGTERM", "network_mode": "bridge",
+    });
+    assert!(matches!(
+        check(&ctx, module, &arguments).await,
+        Plan::NeedsChange(_)
+    ));
+    assert_eq!(
+        docker(&["ps", "-aq", "--filter", &format!("name={name}")]),
+        ""
+    );
+    let made = run(&ctx, module, &arguments).await.expect("started");
+    assert!(made.changed);
+    let port = made.result["container"]["ports"]["5432/tcp"].to_string();
+    assert!(port.contains("127.0.0.1:"), "{port}");
+    assert_eq!(
+        docker(&["inspect", "-f", "{{.HostConfig.ShmSize}}", &name]),
+        "134217728"
+    );
+    assert_eq!(check(&ctx, module, &arguments).await, Plan::InSync);
+    assert!(!run(&ctx, module, &arguments).await.expect("same").changed);
+    arguments["env"]["A"] = json!("2");
+    let remade = run(&ctx, module, &arguments).await.expect("recreated");
+    assert_ne!(
+        remade.result["container"]["id"],
+        made.result["container"]["id"]
+    );
+    for state in ["stopped", "started", "absent"] {
+        arguments["state"] = json!(state);
+        assert!(run(&ctx, module, &arguments).await.expect(state).changed);
+        assert!(!run(&ctx, module, &arguments).await.expect(state).changed);
+    }
+    assert_eq!(
+        docker(&["ps", "-aq", "--filter", &format!("name={name}")]),
+        ""
+    );
+    arguments["state"] = json!("started");
+    arguments["volumes"] = json!([format!("{}/missing:/data", dir.path().display())]);
+    let error = run(&ctx, module, &arguments).await.expect_err("missing");
+    assert!(error.to_string().contains("does not exist"), "{error}");
+    assert!(!dir.path().join("missing").exists());
+}
+
+#[tokio::test]
+async fn images_are_found_loaded_or_missed_with_advice() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let ctx = TaskContext::for_tests(dir.path());
+    let Some(image) = image(&ctx).await else {
+        return;
+    };
+    let here = run(&ctx, "docker_image", &json!({"name": image}))
+        .await
+        .expect("here");
+    assert!(!here.changed && here.result["id"].to_string().contains("sha256:"));
+    let tag = format!("kaapana-lab/load-test:{}", std::process::id());
+    docker(&["tag", &image, &tag]);
+    let archive = dir.path().join("image.tar");
+    docker(&["save", "-o", &archive.display().to_string(), &tag]);
+    docker(&["rmi", &tag]);
+    let missing = json!({"name": tag, "source": "local"});
+    let error = run(&ctx, "docker_image", &missing).await.expect_err("gone");
+    assert!(error.to_string().contains("not on this host"), "{error}");
+    let load = json!({"name": tag, "archive_path": "image.tar"});
+    assert!(matches!(
+        check(&ctx, "docker_image", &load).await,
+        Plan::NeedsChange(_)
+    ));
+    assert!(
+        run(&ctx, "docker_image", &load)
+            .await
+            .expect("loaded")
+            .changed
+    );
+    let other = json!({"name": "kaapana-lab/nowhere:1", "archive_path": "image.tar"});
+    let error = run(&ctx, "docker_image", &other).await.expect_err("other");
+    assert!(error.to_string().contains(&tag), "{error}");
+    docker(&["rmi", &tag]);
+    let pull = json!({"name": "127.0.0.1:1/nowhere:1"});
+    let error = run(&ctx, "docker_image", &pull)
+        .await
+        .expect_err("no registry");
+    assert!(error.to_string().contains("cannot be pulled"), "{error}");
+}
+
+#[tokio::test]
+async fn files_come_out_of_an_image_that_never_runs() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let ctx = TaskContext::for_tests(dir.path());
+    let Some(image) = image(&ctx).await else {
+        return;
+    };
+    let name = "docker_container_copy_from";
+    let arguments = json!({"image": image, "path": "/docker-entrypoint-initdb.d", "dest": "sql"});
+    let copied = run(&ctx, name, &arguments).await.expect("copied");
+    assert!(copied.changed && !copied.outputs.is_empty());
+    for file in &copied.outputs {
+        let sum = Command::new("sha256sum")
+            .arg(&file.path)
+            .output()
+            .expect("sha256sum");
+        assert!(String::from_utf8_lossy(&sum.stdout).starts_with(&file.sha256));
+    }
+    assert_eq!(check(&ctx, name, &arguments).await, Plan::InSync);
+    std::fs::write(&copied.outputs[0].path, "broken").expect("write");
+    assert!(run(&ctx, name, &arguments).await.expect("repaired").changed);
+    assert!(!run(&ctx, name, &arguments).await.expect("same").changed);
+    let label = format!("label=io.kaapana.agent.copy={}", ctx.attempt);
+    assert_eq!(docker(&["ps", "-aq", "--filter", &label]), "");
+    let nowhere = json!({"image": image, "path": "/nowhere", "dest": "sql"});
+    assert!(run(&ctx, name, &nowhere).await.is_err());
+}

@@ -1,0 +1,193 @@
+//! Real servers in containers for the tests. They need Docker and the lab's images
+//! (`kaapana-lab/dcm4che-postgres:0.2-…` and `:0.3-…`), and say so when these are missing.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::modules::context::{ServiceHandle, TaskContext};
+use crate::modules::docker::service::{self, ServiceIdentity};
+use crate::modules::docker::{DockerContainer, client};
+use crate::modules::error::ModuleError;
+use crate::modules::module::{Module, Outcome};
+use crate::modules::registry;
+
+pub const DATA: &str = "/var/lib/postgresql/data";
+
+/// A server in a container with its data in a temporary directory.
+pub struct Server {
+    pub ctx: TaskContext,
+    pub handle: ServiceHandle,
+}
+
+/// What every test needs; nothing when the machine cannot run it.
+pub struct Rig {
+    pub ctx: TaskContext,
+    pub dir: tempfile::TempDir,
+    pub state: String,
+    pub old: String,
+    pub new: String,
+}
+
+impl Rig {
+    pub async fn new() -> Option<Self> {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let ctx = TaskContext::for_tests(dir.path());
+        let missing = |what: &str| eprintln!("SKIPPED: {what}; see tests/README.md");
+        let Ok(docker) = client::connect(&ctx).await else {
+            missing("no Docker here");
+            return None;
+        };
+        let images = docker
+            .list_images(None::<bollard::query_parameters::ListImagesOptions>)
+            .await
+            .expect("images");
+        let find = |tag: &str| {
+            let of_lab =
+                |name: &&String| name.starts_with(&format!("kaapana-lab/dcm4che-postgres:{tag}-"));
+            images
+                .iter()
+                .flat_map(|image| &image.repo_tags)
+                .find(of_lab)
+                .cloned()
+        };
+        let (Some(old), Some(new)) = (find("0.2"), find("0.3")) else {
+            missing("the lab's images are not built");
+            return None;
+        };
+        let state = hex::encode(Sha256::digest(dir.path().as_os_str().as_encoded_bytes()));
+        Some(Self {
+            ctx,
+            dir,
+            state,
+            old,
+            new,
+        })
+    }
+
+    /// Starts a server; `bare` mounts an empty directory over the scripts of the image.
+    pub async fn server(&self, name: &str, image: &str, bare: bool) -> Server {
+        let data = self.dir.path().join(name);
+        let empty = self.dir.path().join("empty");
+        for path in [&data, &empty] {
+            std::fs::create_dir_all(path).expect("mkdir");
+        }
+        let mut mounts = vec![format!("{}:{DATA}", data.display())];
+        if bare {
+            mounts.push(format!(
+                "{}:/docker-entrypoint-initdb.d:ro",
+                empty.display()
+            ));
+        }
+        let container: DockerContainer = serde_json::from_value(json!({
+            "image": image,
+            "env": {"POSTGRES_DB": "pacsdb", "POSTGRES_USER": "pacs", "POSTGRES_PASSWORD": "hunter2-long"},
+            "volumes": mounts,
+            "published_ports": ["5432"],
+            "stop_signal": "SIGINT",
+            "shm_size": "128M",
+        }))
+        .expect("arguments");
+        let identity = ServiceIdentity {
+            state_id: self.state.clone(),
+            playbook: "test".into(),
+            service: name.into(),
+            run: "run-1".into(),
+        };
+        let handle = service::start(&self.ctx, &identity, &container)
+            .await
+            .expect("start");
+        let mut ctx = self.ctx.clone();
+        ctx.services = vec![handle.clone()];
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while let Err(error) = run(&ctx, "postgresql_ping", json!({})).await {
+            let state = service::state(&ctx, &handle).await.expect("state");
+            assert_eq!(state, service::ServiceState::Running, "{error}");
+            assert!(Instant::now() < deadline, "{error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Server { ctx, handle }
+    }
+}
+
+/// Containers go with the rig, after a failure too.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let (mut ctx, state) = (self.ctx.clone(), self.state.clone());
+        // A connection belongs to the runtime that it was made in.
+        ctx.docker = Arc::default();
+        let removed = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let work = service::remove_left_overs(&ctx, &state, &[]);
+            runtime
+                .expect("runtime")
+                .block_on(work)
+                .expect("containers removed");
+        });
+        removed.join().expect("thread");
+    }
+}
+
+pub fn module(name: &str, arguments: Value) -> Box<dyn Module> {
+    (registry::find(name).expect("module").build)(arguments).expect("arguments")
+}
+
+/// What the engine does: prepare, then apply.
+pub async fn run(ctx: &TaskContext, name: &str, arguments: Value) -> Result<Outcome, ModuleError> {
+    let module = module(name, arguments);
+    let intent = module.prepare(ctx).await?;
+    module.apply(ctx, &intent).await
+}
+
+pub fn code(error: ModuleError) -> String {
+    match error {
+        ModuleError::Cancelled => "cancelled".into(),
+        ModuleError::Failed(failure) => {
+            eprintln!(
+                "  {}: {failure} | {}",
+                failure.code(),
+                failure.help().unwrap_or_default()
+            );
+            failure.code().into()
+        }
+    }
+}
+
+pub async fn sql(server: &Server, query: &str) -> Value {
+    let ran = run(&server.ctx, "postgresql_query", json!({"query": query})).await;
+    ran.expect("query").result["query_result"].clone()
+}
+
+/// Values that look different from version to version, and enough rows to be interrupted in.
+pub async fn fill(server: &Server, rows: u32) {
+    sql(
+        server,
+        "CREATE TABLE odd (pk bigint PRIMARY KEY, f4 float4, f8 float8, fa float8[], n numeric, \
+        b bytea, t text, ts timestamptz, iv interval, e text, bo boolean, j jsonb)",
+    )
+    .await;
+    sql(
+        server,
+        &format!(
+            "INSERT INTO odd SELECT i, i / 3.0::float4, i / 7.0::float8, \
+        ARRAY[i / 9.0::float8, 'NaN'], i / 11.0, decode(md5(i::text), 'hex'), \
+        CASE WHEN i % 3 = 0 THEN NULL WHEN i % 3 = 1 THEN '' ELSE 'a\"b\\c,(' || i END, \
+        now() - i * interval '1 hour', i * interval '1 min', repeat('x', 200), i % 2 = 0, \
+        ('{{\"k\": ' || i || '}}')::jsonb FROM generate_series(1, {rows}) i"
+        ),
+    )
+    .await;
+    sql(server, "CREATE INDEX odd_t ON odd (t)").await;
+    sql(server, "CREATE TABLE twins (a int, b text)").await;
+    sql(
+        server,
+        "INSERT INTO twins SELECT 1, NULL FROM generate_series(1, 4)",
+    )
+    .await;
+    sql(server, "CREATE SEQUENCE own_seq").await;
+    sql(server, "SELECT nextval('own_seq')").await;
+}

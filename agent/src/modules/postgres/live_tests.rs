@@ -1,0 +1,270 @@
+//! The modules against real servers: content, broken input, cancelling.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::live_rig::{DATA, Rig, Server, code, fill, run, sql};
+use crate::modules::docker::DockerContainer;
+use crate::modules::docker::service::{self, ServiceIdentity};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn content_is_the_same_after_dump_and_restore_between_versions() {
+    let Some(rig) = Rig::new().await else { return };
+    let old = rig.server("old", &rig.old, false).await;
+    fill(&old, 20_000).await;
+    let refused = service_again(&rig, &rig.old).await;
+    assert_eq!(refused, "docker::directory_held");
+    let before = run(&old.ctx, "postgresql_snapshot", json!({}))
+        .await
+        .expect("snapshot")
+        .result;
+    let dest = rig.dir.path().join("dump.sql");
+    let dump = run(&old.ctx, "postgresql_dump", json!({"dest": dest}))
+        .await
+        .expect("dump")
+        .result;
+    let checked = Command::new("sha256sum")
+        .args(["-c", "dump.sql.sha256"])
+        .current_dir(rig.dir.path())
+        .output()
+        .expect("sha256sum");
+    assert!(checked.status.success(), "{checked:?}");
+    let again = run(&old.ctx, "postgresql_dump", json!({"dest": dest})).await;
+    assert_eq!(code(again.expect_err("exists")), "postgresql::dest_exists");
+    let new = rig.server("new", &rig.new, true).await;
+    let restore = json!({"src": dest, "checksum": dump["checksum"]});
+    let restored = run(&new.ctx, "postgresql_restore", restore.clone())
+        .await
+        .expect("restore")
+        .result;
+    eprintln!("  {}", Value::Object(restored));
+    let after = run(&new.ctx, "postgresql_snapshot", json!({"connections": 3}))
+        .await
+        .expect("snapshot");
+    let verify = json!({"before": before, "after": after.result});
+    let verified = run(&new.ctx, "postgresql_verify", verify)
+        .await
+        .expect("equal");
+    eprintln!("  {}", verified.summary.unwrap_or_default());
+    let filled = run(&new.ctx, "postgresql_restore", restore).await;
+    assert_eq!(
+        code(filled.expect_err("filled")),
+        "postgresql::target_not_empty"
+    );
+    sql(&new, "UPDATE twins SET b = ''").await;
+    let after = run(&new.ctx, "postgresql_snapshot", json!({}))
+        .await
+        .expect("snapshot")
+        .result;
+    let differs = run(
+        &new.ctx,
+        "postgresql_verify",
+        json!({"before": before, "after": after}),
+    )
+    .await;
+    assert_eq!(code(differs.expect_err("differs")), "postgresql::differs");
+    service::stop(&old.ctx, &old.handle, Duration::from_secs(60))
+        .await
+        .expect("stop");
+    let directory = json!({"path": rig.dir.path().join("old"), "version": ["9.6", "13"]});
+    let looked = run(&rig.ctx, "postgresql_data_directory", directory)
+        .await
+        .expect("idle")
+        .result;
+    assert_eq!(
+        (&looked["uid"], &looked["postmaster_pid"]),
+        (&json!(999), &Value::Null)
+    );
+    drop(rig);
+}
+
+/// Starts a second server on the data of `old`, which must be refused.
+async fn service_again(rig: &Rig, image: &str) -> String {
+    let container: DockerContainer = serde_json::from_value(json!({
+        "image": image,
+        "volumes": [format!("{}:{DATA}", rig.dir.path().join("old").display())],
+    }))
+    .expect("arguments");
+    let identity = ServiceIdentity {
+        state_id: rig.state.clone(),
+        playbook: "test".into(),
+        service: "second".into(),
+        run: "run-1".into(),
+    };
+    code(
+        service::start(&rig.ctx, &identity, &container)
+            .await
+            .expect_err("held"),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broken_dumps_and_scripts_change_nothing() {
+    let Some(rig) = Rig::new().await else { return };
+    let new = rig.server("new", &rig.new, true).await;
+    let other = rig.server("other", &rig.new, true).await;
+    fill(&new, 2_000).await;
+    let dest = rig.dir.path().join("dump.sql");
+    run(&new.ctx, "postgresql_dump", json!({"dest": dest}))
+        .await
+        .expect("dump");
+    let text = std::fs::read_to_string(&dest).expect("dump");
+    let broken = rig.dir.path().join("broken.sql");
+    let middle = text.find("COPY public.odd").expect("data") + 5_000;
+    let line_end = middle + text[middle..].find('\n').expect("line") + 1;
+    let trailer = &text[text
+        .find("--\n-- PostgreSQL database dump complete")
+        .expect("trailer")..];
+    let cases = [
+        (
+            "cut at a line end",
+            text[..line_end].to_owned(),
+            "postgresql::bad_dump",
+        ),
+        // Only the hash knows of this one.
+        (
+            "row lost, trailer whole",
+            text.replacen("1\t\\N\n", "", 1),
+            "postgresql::checksum",
+        ),
+        (
+            "hole with trailer",
+            format!("{}{trailer}", &text[..line_end]),
+            "postgresql::psql_failed",
+        ),
+        (
+            "bad line",
+            text.replacen("CREATE TABLE", "CREATE TABEL", 1),
+            "postgresql::psql_failed",
+        ),
+        (
+            "connect inside",
+            text.replacen("COPY public.odd", "\\connect postgres\nCOPY public.odd", 1),
+            "postgresql::bad_dump",
+        ),
+    ];
+    let good = super::files::hash_file(&dest, |_| {}).expect("hash").1;
+    for (what, content, expected) in cases {
+        assert_ne!(content, text, "{what}");
+        std::fs::write(&broken, content).expect("write");
+        eprintln!("{what}");
+        let failed = run(
+            &other.ctx,
+            "postgresql_restore",
+            json!({"src": broken, "checksum": good}),
+        )
+        .await;
+        assert_eq!(code(failed.expect_err(what)), expected, "{what}");
+        let left = sql(
+            &other,
+            "SELECT datname::text FROM pg_database WHERE datname LIKE '%restoring'",
+        )
+        .await;
+        assert_eq!(left, json!([]), "{what}");
+        let tables = sql(
+            &other,
+            "SELECT count(*) AS n FROM pg_tables WHERE schemaname = 'public'",
+        )
+        .await;
+        assert_eq!(tables, json!([{"n": 0}]), "{what}");
+    }
+    let script = rig.dir.path().join("update-1.sql");
+    let apply = json!({"path": script});
+    std::fs::write(
+        &script,
+        "alter table twins add c int;\n\nupdate twins\nset c = 1 / a,\n d = 2;\n",
+    )
+    .expect("write");
+    let failed = run(&new.ctx, "postgresql_script", apply.clone())
+        .await
+        .expect_err("no column d");
+    assert!(
+        failed.to_string().contains("update-1.sql:5: column \"d\""),
+        "{failed}"
+    );
+    assert_eq!(code(failed), "postgresql::script_failed");
+    let columns =
+        "SELECT count(*) AS n FROM pg_attribute WHERE attrelid = 'twins'::regclass AND attnum > 0";
+    assert_eq!(sql(&new, columns).await, json!([{"n": 2}]));
+    std::fs::write(
+        &script,
+        "alter table twins add c int; -- x\nupdate twins set c = 1;\n",
+    )
+    .expect("write");
+    let done = run(&new.ctx, "postgresql_script", apply.clone())
+        .await
+        .expect("applied");
+    assert!(done.changed);
+    std::fs::write(
+        &script,
+        "-- y\nalter table twins add c int;update twins set c = 1;\n",
+    )
+    .expect("write");
+    let again = run(&new.ctx, "postgresql_script", apply.clone())
+        .await
+        .expect("known");
+    assert_eq!(
+        (again.changed, &again.result["already_applied"]),
+        (false, &json!(true))
+    );
+    std::fs::write(&script, "alter table twins add d int;").expect("write");
+    let other_content = run(&new.ctx, "postgresql_script", apply.clone()).await;
+    assert_eq!(
+        code(other_content.expect_err("differs")),
+        "postgresql::script_differs"
+    );
+    let (sum, _) = (sql(&new, "SELECT sum(c) AS s FROM twins").await, ());
+    assert_eq!(sum, json!([{"s": 4}]));
+    let writes = run(
+        &new.ctx,
+        "postgresql_select",
+        json!({"query": "DELETE FROM twins"}),
+    )
+    .await;
+    assert_eq!(code(writes.expect_err("read-only")), "postgresql::sql");
+    cancel_works(&rig, &new).await;
+    drop(rig);
+}
+
+/// A cancelled script is gone from the server when `apply` returns.
+async fn cancel_works(rig: &Rig, server: &Server) {
+    let script = rig.dir.path().join("slow.sql");
+    std::fs::write(&script, "update twins set b = 'slow'; select pg_sleep(60);").expect("write");
+    let mut ctx = server.ctx.clone();
+    ctx.cancel = tokio_util::sync::CancellationToken::new();
+    let token = ctx.cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        token.cancel();
+    });
+    let started = Instant::now();
+    let ended = run(&ctx, "postgresql_script", json!({"path": script})).await;
+    assert_eq!(code(ended.expect_err("cancelled")), "cancelled");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(
+        sql(server, "SELECT count(*) AS n FROM twins WHERE b = 'slow'").await,
+        json!([{"n": 0}])
+    );
+    let exec = json!({"argv": ["sleep", "77"]});
+    ctx.cancel = tokio_util::sync::CancellationToken::new();
+    let token = ctx.cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        token.cancel();
+    });
+    let ended = run(&ctx, "docker_container_exec", exec).await;
+    assert_eq!(code(ended.expect_err("cancelled")), "cancelled");
+    let left = run(
+        &server.ctx,
+        "docker_container_exec",
+        json!({"command": "sh -c 'cat /proc/[0-9]*/cmdline'"}),
+    )
+    .await;
+    let left = left.expect("list").result["stdout"].to_string();
+    assert!(
+        !left.contains("sleep\u{0}77") && !left.contains("sleep\\u000077"),
+        "{left}"
+    );
+}
