@@ -62,7 +62,7 @@ pub struct Server {
 
 impl Server {
     /// Starts a server on a data directory, and returns when it answers over TCP: the init server never does.
-    /// Without a data directory the database lives in the container and goes with it.
+    /// Without a data directory the database lives in the container, is never synced, and goes with it.
     ///
     /// # Errors
     /// The container does not start, or its server does not answer within three minutes; the error has
@@ -138,10 +138,15 @@ impl Server {
         if let Some(user) = &options.run_as {
             run.args(["--user", user]);
         }
-        run.arg(image);
-        if !options.arguments.is_empty() {
-            run.arg("postgres").args(&options.arguments);
+        if pgdata.is_none() {
+            // Gone with the container: nothing is gained by syncing it.
+            run.args(["--env", "POSTGRES_INITDB_ARGS=--no-sync"]);
         }
+        run.arg(image).arg("postgres");
+        if pgdata.is_none() {
+            run.args(["-c", "fsync=off"]);
+        }
+        run.args(&options.arguments);
         let server = Self {
             name,
             options: options.clone(),

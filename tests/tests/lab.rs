@@ -136,7 +136,7 @@ fn a_server_without_a_password_is_refused_at_first_start() -> Outcome {
 fn arguments_reach_the_server_and_its_port_is_on_loopback_with_a_password() -> Outcome {
     let arguments = vec![
         "-c".to_owned(),
-        "fsync=off".to_owned(),
+        "work_mem=7MB".to_owned(),
         "-c".to_owned(),
         "max_connections=7".to_owned(),
     ];
@@ -152,8 +152,9 @@ fn arguments_reach_the_server_and_its_port_is_on_loopback_with_a_password() -> O
     ] {
         let server = Server::start(image, None, &options)?;
         assert_eq!(
-            server.psql("select current_setting('fsync'), current_setting('max_connections')")?,
-            "off|7"
+            server
+                .psql("select current_setting('work_mem'), current_setting('max_connections')")?,
+            "7MB|7"
         );
         assert_eq!(
             server.psql("select auth_method from pg_hba_file_rules where address = 'all'")?,
