@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// The workspace's folder.
 #[must_use]
 pub fn workspace() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
 /// Builds the agent in the profile that this program was built in, once a process, and returns the
