@@ -132,28 +132,20 @@ fn look(path: &Path) -> Result<Found, PostgresError> {
              remove it and run the playbook again",
         ));
     }
+    // Links (tablespaces) are not followed.
+    let size = fs_extra::dir::get_size(path).map_err(|error| {
+        wrong(
+            "postgresql::data_directory_unreadable",
+            &format!("cannot be measured: {error}"),
+            "run as root; a server that is at work on it makes files come and go",
+        )
+    })?;
     Ok(Found {
         version,
         meta,
-        size: size_of(path),
+        size,
         postmaster_pid: fs::read_to_string(path.join("postmaster.pid")).ok(),
     })
-}
-
-/// Sums up what is on disk, not following links; what vanishes meanwhile counts nothing.
-fn size_of(path: &Path) -> u64 {
-    let mut total = 0;
-    let mut todo = vec![path.to_path_buf()];
-    while let Some(folder) = todo.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(meta) if meta.is_dir() => todo.push(entry.path()),
-                Ok(meta) => total += meta.blocks() * 512,
-                Err(_) => {}
-            }
-        }
-    }
-    total
 }
 
 #[async_trait]
