@@ -66,14 +66,22 @@ impl TypedModule for PostgresqlDataDirectory {
 }
 
 /// What a data directory is.
-struct Found {
-    version: String,
-    meta: fs::Metadata,
-    size: u64,
-    postmaster_pid: Option<String>,
+pub(super) struct Found {
+    /// Content of PG_VERSION.
+    pub version: String,
+    /// Of the directory.
+    pub meta: fs::Metadata,
+    /// Bytes on disk.
+    pub size: u64,
+    /// Content of postmaster.pid, where there is one.
+    pub postmaster_pid: Option<String>,
 }
 
-fn look(path: &Path) -> Result<Found, PostgresError> {
+/// Looks at a data directory.
+///
+/// # Errors
+/// It is missing, empty, damaged, or none at all.
+pub(super) fn look(path: &Path) -> Result<Found, PostgresError> {
     let wrong = |code: &'static str, message: &str, help: &str| PostgresError::DataDirectory {
         path: path.to_path_buf(),
         message: message.to_owned(),
