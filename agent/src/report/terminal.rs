@@ -241,7 +241,11 @@ impl Screen {
             if self.started.elapsed() < LONG && total.is_none() {
                 return;
             }
+            let all_there = total.is_some_and(|total| done >= total);
             bar.set_style(style_of(match (unit, total) {
+                // The last byte is rarely the end: indexes are built, files are synced.
+                (Unit::Bytes, Some(_)) if all_there => "  {spinner} {msg} {bytes}, finishing {elapsed}",
+                (Unit::Items, Some(_)) if done == 0 => "  {spinner} {msg} {pos}/{len} {elapsed}",
                 (Unit::Bytes, Some(_)) => {
                     "  {spinner} {msg} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec}, {eta} left"
                 }
