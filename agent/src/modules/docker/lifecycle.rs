@@ -123,25 +123,7 @@ pub async fn start(docker: &Docker, name: &str) -> Result<(), DockerError> {
 /// # Errors
 /// Docker refuses.
 pub async fn remove(docker: &Docker, name: &str) -> Result<(), DockerError> {
-    // Anonymous volumes (the image's VOLUME that nothing was mounted over) go with it.
-    let options = RemoveContainerOptions {
-        v: true,
-        force: false,
-        link: false,
-    };
-    let removed = docker.remove_container(name, Some(options)).await;
-    match removed.map_err(DockerError::api(format!("remove container {name}"))) {
-        Err(DockerError::Api {
-            status: Some(404), ..
-        }) => Ok(()),
-        // `auto_remove` is at it.
-        Err(DockerError::Api {
-            status: Some(409),
-            message,
-            ..
-        }) if message.contains("already in progress") => wait_gone(docker, name).await,
-        other => other,
-    }
+    remove_with(docker, name, false).await
 }
 
 /// Kills and removes a container whose data is thrown away. One that is already gone is fine.
@@ -149,9 +131,14 @@ pub async fn remove(docker: &Docker, name: &str) -> Result<(), DockerError> {
 /// # Errors
 /// Docker refuses or does not answer.
 pub async fn discard(docker: &Docker, name: &str) -> Result<(), DockerError> {
+    remove_with(docker, name, true).await
+}
+
+async fn remove_with(docker: &Docker, name: &str, force: bool) -> Result<(), DockerError> {
+    // Anonymous volumes (the image's VOLUME that nothing was mounted over) go with it.
     let options = RemoveContainerOptions {
         v: true,
-        force: true,
+        force,
         link: false,
     };
     let removed = docker.remove_container(name, Some(options)).await;
@@ -159,6 +146,7 @@ pub async fn discard(docker: &Docker, name: &str) -> Result<(), DockerError> {
         Err(DockerError::Api {
             status: Some(404), ..
         }) => Ok(()),
+        // `auto_remove`, or somebody else, is at it.
         Err(DockerError::Api {
             status: Some(409),
             message,

@@ -1,30 +1,16 @@
-//! The modules against the real Docker. They need the lab's images and say so when these are missing.
+//! The modules against the real Docker. Their image is the lab's.
 
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::client;
 use crate::modules::context::TaskContext;
 use crate::modules::error::ModuleError;
 use crate::modules::module::{Outcome, Plan};
 use crate::modules::registry;
 
-async fn image(ctx: &TaskContext) -> Option<String> {
-    let docker = client::connect(ctx).await.ok()?;
-    let images = docker
-        .list_images(None::<bollard::query_parameters::ListImagesOptions>)
-        .await
-        .ok()?;
-    let wanted = "kaapana-lab/dcm4che-postgres:0.3-";
-    let found = images
-        .into_iter()
-        .flat_map(|image| image.repo_tags)
-        .find(|name| name.starts_with(wanted));
-    if found.is_none() {
-        eprintln!("SKIPPED: no image {wanted}…; see tests/README.md");
-    }
-    found
+fn image() -> String {
+    lab::images::new_postgres().expect("the lab's image")
 }
 
 async fn run(ctx: &TaskContext, name: &str, arguments: &Value) -> Result<Outcome, ModuleError> {
@@ -49,9 +35,7 @@ fn docker(arguments: &[&str]) -> String {
 async fn a_container_is_brought_to_every_state_and_left_alone_when_it_is_right() {
     let dir = tempfile::tempdir().expect("temp dir");
     let ctx = TaskContext::for_tests(dir.path());
-    let Some(image) = image(&ctx).await else {
-        return;
-    };
+    let image = image();
     let name = format!("kaapana-agent-test-{}", std::process::id());
     let module = "docker_container";
     let mut arguments = json!({
@@ -104,9 +88,7 @@ async fn a_container_is_brought_to_every_state_and_left_alone_when_it_is_right()
 async fn images_are_found_loaded_or_missed_with_advice() {
     let dir = tempfile::tempdir().expect("temp dir");
     let ctx = TaskContext::for_tests(dir.path());
-    let Some(image) = image(&ctx).await else {
-        return;
-    };
+    let image = image();
     let here = run(&ctx, "docker_image", &json!({"name": image}))
         .await
         .expect("here");
@@ -145,9 +127,7 @@ async fn images_are_found_loaded_or_missed_with_advice() {
 async fn files_come_out_of_an_image_that_never_runs() {
     let dir = tempfile::tempdir().expect("temp dir");
     let ctx = TaskContext::for_tests(dir.path());
-    let Some(image) = image(&ctx).await else {
-        return;
-    };
+    let image = image();
     let name = "docker_container_copy_from";
     let arguments = json!({"image": image, "path": "/docker-entrypoint-initdb.d", "dest": "sql"});
     let copied = run(&ctx, name, &arguments).await.expect("copied");

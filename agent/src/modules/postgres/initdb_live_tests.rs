@@ -1,5 +1,4 @@
-//! `postgresql_initdb` against real images. They need Docker and the lab's images
-//! (`kaapana-lab/dcm4che-postgres:0.2-…` and `:0.3-…`), and say so when these are missing.
+//! `postgresql_initdb` against real images.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::initdb_place::Place;
 use super::initdb_server::identity;
+use super::live_rig::Rig;
 use crate::modules::context::TaskContext;
 use crate::modules::docker::{client, service};
 use crate::modules::error::ModuleError;
@@ -17,38 +17,8 @@ use crate::modules::registry;
 
 const CHILD: &str = "KAAPANA_TEST_INITDB";
 
-struct Rig {
-    ctx: TaskContext,
-    dir: tempfile::TempDir,
-    old: String,
-    new: String,
-}
-
+/// What `postgresql_initdb` has to do with a rig.
 impl Rig {
-    async fn new() -> Option<Self> {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let ctx = context(dir.path());
-        let missing = |what: &str| eprintln!("SKIPPED: {what}; see tests/README.md");
-        let Ok(docker) = client::connect(&ctx).await else {
-            missing("no Docker here");
-            return None;
-        };
-        let images = docker
-            .list_images(None::<bollard::query_parameters::ListImagesOptions>)
-            .await
-            .expect("images");
-        let find = |tag: &str| {
-            let start = format!("kaapana-lab/dcm4che-postgres:{tag}-");
-            let mut names = images.iter().flat_map(|image| &image.repo_tags);
-            names.find(|name| name.starts_with(&start)).cloned()
-        };
-        let (Some(old), Some(new)) = (find("0.2"), find("0.3")) else {
-            missing("the lab's images are not built");
-            return None;
-        };
-        Some(Self { ctx, dir, old, new })
-    }
-
     fn path(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -88,10 +58,6 @@ impl Rig {
     }
 }
 
-fn context(dir: &Path) -> TaskContext {
-    TaskContext::for_tests(dir)
-}
-
 fn module(arguments: Value) -> Box<dyn Module> {
     let spec = registry::find("postgresql_initdb").expect("module");
     (spec.build)(arguments).expect("arguments")
@@ -118,7 +84,7 @@ async fn code(ctx: &TaskContext, arguments: Value) -> String {
 
 #[tokio::test]
 async fn both_images_make_a_whole_directory() {
-    let Some(rig) = Rig::new().await else { return };
+    let rig = Rig::new();
     for (image, empty) in [(&rig.old, false), (&rig.new, true)] {
         if empty {
             std::fs::create_dir(rig.path()).expect("mkdir");
@@ -149,7 +115,7 @@ async fn both_images_make_a_whole_directory() {
 
 #[tokio::test]
 async fn failures_leave_nothing_behind() {
-    let Some(rig) = Rig::new().await else { return };
+    let rig = Rig::new();
     let mut slow = rig.arguments(&rig.new);
     slow["command"] = json!(["sleep", "1000"]);
     slow["timeout"] = json!(2);
@@ -197,9 +163,9 @@ async fn failures_leave_nothing_behind() {
 
 #[tokio::test]
 async fn cancelling_leaves_nothing_behind() {
-    let Some(rig) = Rig::new().await else { return };
+    let rig = Rig::new();
     for pause in [50, 400, 1200] {
-        let mut ctx = context(rig.dir.path());
+        let mut ctx = TaskContext::for_tests(rig.dir.path());
         ctx.cancel = tokio_util::sync::CancellationToken::new();
         let cancel = ctx.cancel.clone();
         tokio::spawn(async move {
@@ -219,14 +185,14 @@ async fn killed_child() {
     };
     let arguments: Value = serde_json::from_str(&arguments).expect("arguments");
     let module = module(arguments["module"].clone());
-    let mut ctx = context(Path::new("/"));
+    let mut ctx = TaskContext::for_tests(Path::new("/"));
     ctx.attempt = arguments["attempt"].as_str().expect("attempt").to_owned();
     module.apply(&ctx, &Value::Null).await.expect("made");
 }
 
 #[tokio::test]
 async fn a_killed_agent_is_recovered_from_at_every_stage() {
-    let Some(rig) = Rig::new().await else { return };
+    let rig = Rig::new();
     let initializing = rig.dir.path().join("data.initializing");
     let stages: [(&str, PathBuf); 6] = [
         ("claimed", rig.dir.path().join(".data.initializing-claim")),
@@ -261,7 +227,7 @@ async fn a_killed_agent_is_recovered_from_at_every_stage() {
         child.kill().expect("kill");
         child.wait().expect("wait");
 
-        let mut ctx = context(rig.dir.path());
+        let mut ctx = TaskContext::for_tests(rig.dir.path());
         ctx.interrupted_attempt = Some(first.clone());
         let recovery = module.recover(&ctx, &intent).await.expect("recovered");
         if *stage == "renamed" {
@@ -287,7 +253,7 @@ async fn a_killed_agent_is_recovered_from_at_every_stage() {
 
 #[tokio::test]
 async fn what_a_failed_attempt_left_goes_with_the_next() {
-    let Some(rig) = Rig::new().await else { return };
+    let rig = Rig::new();
     let arguments = rig.arguments(&rig.new);
     let place = Place::new(&rig.path());
     // A cleaning up that failed: claim, tree and container stay, and no attempt is open.
@@ -319,7 +285,7 @@ async fn what_a_failed_attempt_left_goes_with_the_next() {
 
 #[tokio::test]
 async fn what_cannot_be_told_is_said() {
-    let Some(rig) = Rig::new().await else { return };
+    let rig = Rig::new();
     let module = module(rig.arguments(&rig.new));
     let intent = module.prepare(&rig.ctx).await.expect("prepared");
     let mut ctx = rig.ctx.clone();

@@ -1,5 +1,4 @@
-//! Real servers in containers for the tests. They need Docker and the lab's images
-//! (`kaapana-lab/dcm4che-postgres:0.2-…` and `:0.3-…`), and say so when these are missing.
+//! Real servers in containers for the tests, from the lab's images.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,8 +7,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::modules::context::{ServiceHandle, TaskContext};
+use crate::modules::docker::DockerContainer;
 use crate::modules::docker::service::{self, ServiceIdentity};
-use crate::modules::docker::{DockerContainer, client};
 use crate::modules::error::ModuleError;
 use crate::modules::module::{Module, Outcome};
 use crate::modules::registry;
@@ -22,7 +21,7 @@ pub struct Server {
     pub handle: ServiceHandle,
 }
 
-/// What every test needs; nothing when the machine cannot run it.
+/// What every test needs.
 pub struct Rig {
     pub ctx: TaskContext,
     pub dir: tempfile::TempDir,
@@ -32,39 +31,18 @@ pub struct Rig {
 }
 
 impl Rig {
-    pub async fn new() -> Option<Self> {
+    /// Builds the lab's images where they are missing.
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("temp dir");
-        let ctx = TaskContext::for_tests(dir.path());
-        let missing = |what: &str| eprintln!("SKIPPED: {what}; see tests/README.md");
-        let Ok(docker) = client::connect(&ctx).await else {
-            missing("no Docker here");
-            return None;
-        };
-        let images = docker
-            .list_images(None::<bollard::query_parameters::ListImagesOptions>)
-            .await
-            .expect("images");
-        let find = |tag: &str| {
-            let of_lab =
-                |name: &&String| name.starts_with(&format!("kaapana-lab/dcm4che-postgres:{tag}-"));
-            images
-                .iter()
-                .flat_map(|image| &image.repo_tags)
-                .find(of_lab)
-                .cloned()
-        };
-        let (Some(old), Some(new)) = (find("0.2"), find("0.3")) else {
-            missing("the lab's images are not built");
-            return None;
-        };
+        let images = lab::images::PostgresImages::ensure().expect("the lab's images");
         let state = hex::encode(Sha256::digest(dir.path().as_os_str().as_encoded_bytes()));
-        Some(Self {
-            ctx,
+        Self {
+            ctx: TaskContext::for_tests(dir.path()),
             dir,
             state,
-            old,
-            new,
-        })
+            old: images.old,
+            new: images.new,
+        }
     }
 
     /// Starts a server; `bare` mounts an empty directory over the scripts of the image.
