@@ -1,0 +1,143 @@
+//! The whole migration, by the agent and by the guide's own commands in a shell script, in turns on
+//! fresh sites: `cargo bench --bench migration -- --scale s --scale m`. Prints ratios; tests nothing.
+
+use std::io;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use lab::agent::{self, Agent};
+use lab::error::{LabError, io_error};
+use lab::site::{Scale, Site};
+
+/// Times the whole migration against the guide's commands.
+#[derive(Parser)]
+struct Arguments {
+    /// Scales to run.
+    #[arg(long, value_enum, ignore_case = true, default_values = ["s", "m"])]
+    scale: Vec<Scale>,
+    /// Runs of each, in turns.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Cargo says so to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What one scale gave.
+struct Figures {
+    guide: Vec<Duration>,
+    agent: Vec<Duration>,
+    rerun: Vec<Duration>,
+    peak_kib: u64,
+}
+
+fn main() -> Result<(), LabError> {
+    let arguments = Arguments::parse();
+    println!(
+        "| scale | runs | guide.sh, s | agent, s | ratio of medians | rerun, ms | agent's peak memory, MiB |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|");
+    for scale in arguments.scale {
+        let mut figures = Figures {
+            guide: Vec::new(),
+            agent: Vec::new(),
+            rerun: Vec::new(),
+            peak_kib: 0,
+        };
+        for _ in 0..arguments.runs {
+            figures.guide.push(by_the_guide(scale)?);
+            by_the_agent(scale, &mut figures)?;
+        }
+        let (guide, agent) = (median(&figures.guide), median(&figures.agent));
+        println!(
+            "| {} | {} | {} | {} | {:.2} | {} | {:.1} |",
+            scale.letter(),
+            arguments.runs,
+            shown(&figures.guide),
+            shown(&figures.agent),
+            agent.as_secs_f64() / guide.as_secs_f64(),
+            median(&figures.rerun).as_millis(),
+            figures.peak_kib as f64 / 1024.0,
+        );
+    }
+    Ok(())
+}
+
+fn by_the_guide(scale: Scale) -> Result<Duration, LabError> {
+    let site = Site::temporary(scale)?;
+    settle()?;
+    let script = agent::workspace().join("tests/baseline/guide.sh");
+    let started = Instant::now();
+    lab::tool::run(
+        Command::new("bash").arg(script).envs(site.variables()),
+        "follow the guide",
+    )?;
+    Ok(started.elapsed())
+}
+
+fn by_the_agent(scale: Scale, figures: &mut Figures) -> Result<(), LabError> {
+    let site = Site::temporary(scale)?;
+    let agent = Agent::on(&site)?;
+    settle()?;
+    let started = Instant::now();
+    let mut child = Agent::spawn(&mut agent.run())?;
+    let out = child.stdout.take();
+    // Read along, so that the agent never waits for us.
+    let reader = std::thread::spawn(move || out.map(|mut out| io::copy(&mut out, &mut io::sink())));
+    let status = loop {
+        figures.peak_kib = figures.peak_kib.max(peak_kib(child.id()).unwrap_or(0));
+        if let Some(status) = child
+            .try_wait()
+            .map_err(io_error("wait for", &agent.binary))?
+        {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    figures.agent.push(started.elapsed());
+    let _ = reader.join();
+    if !status.success() {
+        return Err(LabError::Unexpected(format!(
+            "migrate with the agent: it ended with {status}"
+        )));
+    }
+    let again = Instant::now();
+    let output = Agent::output(&mut agent.run())?;
+    figures.rerun.push(again.elapsed());
+    if !output.status.success() {
+        return Err(LabError::Unexpected("run the agent again".into()));
+    }
+    Ok(())
+}
+
+/// Everything that the setting up left to be written is written before the clock starts.
+fn settle() -> Result<(), LabError> {
+    lab::tool::run(&mut Command::new("sync"), "write out what is pending").map(|_| ())
+}
+
+fn peak_kib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn median(times: &[Duration]) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+fn shown(times: &[Duration]) -> String {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    match (sorted.first(), sorted.last()) {
+        (Some(low), Some(high)) => format!(
+            "{:.1} [{:.1}-{:.1}]",
+            median(times).as_secs_f64(),
+            low.as_secs_f64(),
+            high.as_secs_f64()
+        ),
+        _ => String::new(),
+    }
+}
