@@ -95,6 +95,20 @@ impl Agent {
         })
     }
 
+    /// Sets more variables of the site.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn set(&self, more: &Value) -> Result<(), LabError> {
+        let text = fs::read_to_string(&self.variables).map_err(io_error("read", &self.variables))?;
+        let mut all: Value = serde_json::from_str(&text)
+            .map_err(|error| LabError::Unexpected(format!("read the variables: {error}")))?;
+        if let (Some(all), Some(more)) = (all.as_object_mut(), more.as_object()) {
+            all.extend(more.clone());
+        }
+        fs::write(&self.variables, format!("{all:#}\n")).map_err(io_error("write", &self.variables))
+    }
+
     /// A command of the agent: `words`, then the playbook, its variables and the state directory.
     #[must_use]
     pub fn command(&self, words: &[&str]) -> Command {

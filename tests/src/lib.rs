@@ -7,8 +7,10 @@
 pub mod agent;
 pub mod check;
 pub mod error;
+pub mod evidence;
 pub mod hash;
 pub mod images;
+pub mod migration;
 pub mod schema;
 pub mod server;
 pub mod site;

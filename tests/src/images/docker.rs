@@ -1,5 +1,6 @@
 //! The `docker` command. The agent talks to the engine itself; the lab uses another tool on purpose.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::error::LabError;
@@ -49,6 +50,20 @@ pub fn remove_orphaned_containers(also_living: bool) -> Result<usize, LabError> 
         }
     }
     Ok(removed)
+}
+
+/// Removes the agent's containers that have something below this directory mounted: those of a site that
+/// goes, whatever became of the agent. What cannot be removed now is met by the next sweep.
+pub fn remove_containers_on(dir: &Path) {
+    let filter = "label=io.kaapana.agent.state";
+    let list = docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", filter]);
+    for id in list.unwrap_or_default().lines() {
+        // Another site's may go at any time.
+        let mounts = docker(&["inspect", "--format", "{{range .Mounts}}{{println .Source}}{{end}}", id]);
+        if mounts.is_ok_and(|mounts| mounts.lines().any(|source| Path::new(source).starts_with(dir))) {
+            let _ = docker(&["rm", "--force", "--volumes", id]);
+        }
+    }
 }
 
 /// Removes every image that the lab built.

@@ -8,7 +8,7 @@ use std::sync::Once;
 
 use super::{Scale, generate, objects};
 use crate::error::{LabError, io_error};
-use crate::images::PostgresImages;
+use crate::images::{self, PostgresImages};
 use crate::server::{Server, ServerOptions};
 use crate::workplace::{self, lab_subdir, require_root, stage, unique};
 use crate::{schema, tool};
@@ -277,6 +277,8 @@ fn sweep(sites: &Path) {
             .and_then(|rest| rest.strip_prefix('-')?.rsplit_once('-'));
         let is_orphaned = owner.is_some_and(|(owner, _)| !workplace::owner_is_alive(owner));
         if is_orphaned && !entry.path().join(KEPT).exists() {
+            images::remove_containers_on(&entry.path());
+            workplace::unmount_below(&entry.path());
             // Another process may be removing it too.
             let _ = workplace::remove_any(&entry.path());
         }
