@@ -63,6 +63,8 @@ pub struct Stats {
 pub enum Event {
     /// A run began.
     RunStarted {
+        /// Id of the run, as in the journal.
+        run: String,
         /// Playbook path as given.
         playbook: String,
         /// Tasks in the playbook, loops counted once.

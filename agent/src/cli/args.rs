@@ -69,9 +69,6 @@ pub(super) struct RunArgs {
     /// Predict what would change; change nothing
     #[arg(short = 'C', long)]
     pub check: bool,
-    /// Show differences in files
-    #[arg(short = 'D', long)]
-    pub diff: bool,
     /// Only check that the playbook is well-formed
     #[arg(long)]
     pub syntax_check: bool,

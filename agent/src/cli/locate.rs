@@ -47,13 +47,12 @@ pub(super) fn engine(
     args: &PlaybookArgs,
     ask: Terminal,
     cancel: CancellationToken,
-    (check, diff): (bool, bool),
+    check: bool,
 ) -> Result<Engine, Failure> {
     let (checked, extra_vars) = playbook(args)?;
     let options = RunOptions {
         extra_vars,
         check,
-        diff,
         tags: args.tags.clone(),
         skip_tags: args.skip_tags.clone(),
         operator: operator(),

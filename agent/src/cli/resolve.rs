@@ -13,7 +13,7 @@ use crate::state::Answer;
 
 pub(super) fn resolve(global: &Global, args: &ResolveArgs) -> Done {
     let cancel = CancellationToken::new();
-    let engine = locate::engine(global, &args.playbook, nobody(), cancel, (false, false))?;
+    let engine = locate::engine(global, &args.playbook, nobody(), cancel, false)?;
     let answer = if args.done {
         Answer::Done
     } else {

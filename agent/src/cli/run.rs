@@ -29,13 +29,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
         cancel: cancel.clone(),
         screen: (global.output == Output::Text).then(|| Arc::clone(&shown)),
     };
-    let engine = locate::engine(
-        global,
-        &args.playbook,
-        ask,
-        cancel.clone(),
-        (args.check, args.diff),
-    )?;
+    let engine = locate::engine(global, &args.playbook, ask, cancel.clone(), args.check)?;
     let events: Arc<dyn Fn(Event) + Send + Sync> = match global.output {
         Output::Text => {
             let shown = Arc::clone(&shown);

@@ -32,6 +32,8 @@ pub(super) struct Work {
     pub shown: Value,
     pub fingerprint: Fingerprint,
     pub environment: Vec<(String, String)>,
+    /// An argument holds a secret.
+    pub holds_secret: bool,
 }
 
 /// How one try ended.
@@ -53,15 +55,23 @@ impl<'p> Session<'p> {
         reason: Option<String>,
         interrupted: Option<Attempt>,
     ) -> Result<UnitEnd, Stop> {
-        if self.checking() {
-            return self.predict_unit(place, scope, &work).await;
+        match self.predicted(place, scope) {
+            Ok(false) => {}
+            Ok(true) => {
+                // What is predicted is no part of the record.
+                let journal = self.journal.take();
+                let end = self.predict_unit(place, scope, &work).await;
+                self.journal = journal;
+                return end;
+            }
+            Err(problem) => return self.not_runnable(place, &problem),
         }
         let since = Instant::now();
         (self.events)(Event::TaskStarted {
             task: place.identity.clone(),
             name: self.name(place),
             item: place.item.as_ref().map(|item| item.key.clone()),
-            reason,
+            reason: reason.clone(),
         });
         match self.ensure_services(&place.frame).await {
             Ok(()) => {}
@@ -96,7 +106,7 @@ impl<'p> Session<'p> {
                 since,
             );
         }
-        self.tries(place, scope, &work, ctx, since).await
+        self.tries(place, scope, &work, ctx, (reason, since)).await
     }
 
     /// Tries until it succeeds, `until` holds, or the retries are used up.
@@ -106,7 +116,7 @@ impl<'p> Session<'p> {
         scope: &Scope,
         work: &Work,
         mut ctx: TaskContext,
-        since: Instant,
+        (reason, since): (Option<String>, Instant),
     ) -> Result<UnitEnd, Stop> {
         let (retries, delay) = match self.retry_limits(place, scope) {
             Ok(limits) => limits,
@@ -115,7 +125,9 @@ impl<'p> Session<'p> {
         let mut attempt_number = 0;
         loop {
             attempt_number += 1;
-            let (attempt, mut tried) = self.try_once(place, scope, work, &mut ctx).await?;
+            let (attempt, mut tried) = self
+                .try_once(place, scope, work, &mut ctx, reason.clone())
+                .await?;
             if let Try::Succeeded { result, .. } = &mut tried {
                 if retries > 0 {
                     result.insert("attempts".into(), attempt_number.into());
@@ -171,6 +183,7 @@ impl<'p> Session<'p> {
         scope: &Scope,
         work: &Work,
         ctx: &mut TaskContext,
+        reason: Option<String>,
     ) -> Result<(Option<String>, Try), Stop> {
         if ctx.cancel.is_cancelled() {
             return Err(Stop::Interrupted);
@@ -192,8 +205,8 @@ impl<'p> Session<'p> {
             module: place.task.module.name.to_owned(),
             fingerprint: work.fingerprint.clone(),
             arguments: work.shown.clone(),
-            intent: intent.clone(),
-            reason: None,
+            intent: self.engine.redactor.value(&intent),
+            reason,
         })?;
         let limit = match self.time_limit(place, scope) {
             Ok(limit) => limit,
@@ -354,8 +367,13 @@ impl<'p> Session<'p> {
         } = outcome;
         result.insert("changed".into(), changed.into());
         result.insert("failed".into(), false.into());
-        let result = Value::Object(result);
+        let mut result = Value::Object(result);
         self.take_facts(&result);
+        let mut outputs: Vec<Output> = outputs.into_iter().map(output).collect();
+        if work.holds_secret {
+            hide_hashes(&mut result);
+            outputs.clear();
+        }
         let (status, kept) = if changed {
             self.stats.changed += 1;
             (Status::Changed, TaskStatus::Changed)
@@ -375,13 +393,23 @@ impl<'p> Session<'p> {
             how,
             fingerprint: work.fingerprint.clone(),
             result: self.hide(place, &result),
-            outputs: outputs.into_iter().map(output).collect(),
+            outputs,
             summary: summary.as_ref().map(|text| self.engine.redactor.text(text)),
             error: None,
             duration_ms: millis(since.elapsed()),
         })?;
         self.finished_event(place, status, &result, summary, since);
         Ok(UnitEnd { status, result })
+    }
+
+    /// Tells whether a unit is only predicted: in check mode, or where `check_mode` says so.
+    /// `check_mode: false` does not make a check run have effects.
+    fn predicted(&self, place: &Place<'p>, scope: &Scope) -> Result<bool, Problem> {
+        match place.frame.check_mode {
+            _ if self.checking() => Ok(true),
+            Some(node) => self.engine.templates.condition(node, scope),
+            None => Ok(false),
+        }
     }
 
     /// Check mode: what would happen. Only what merely looks really runs.
@@ -560,6 +588,16 @@ fn output(file: OutputFile) -> Output {
         path: file.path,
         size: file.size,
         sha256: file.sha256,
+    }
+}
+
+/// A hash of a short secret can be guessed: hashes of what holds one are no more shown than itself.
+fn hide_hashes(result: &mut Value) {
+    let Value::Object(map) = result else { return };
+    for key in ["checksum", "md5", "md5sum", "sha1", "sha256"] {
+        if let Some(value) = map.get_mut(key) {
+            *value = crate::redact::HIDDEN.into();
+        }
     }
 }
 

@@ -25,8 +25,6 @@ pub struct RunOptions {
     pub extra_vars: Map<String, Value>,
     /// `--check`: predict, change nothing, write no journal.
     pub check: bool,
-    /// `--diff`.
-    pub diff: bool,
     /// `--tags`; empty means all.
     pub tags: Vec<String>,
     /// `--skip-tags`.

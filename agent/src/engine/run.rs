@@ -15,7 +15,7 @@ use super::plan::PlanEntry;
 use super::session::Session;
 use super::task_log::EventSink;
 use crate::event::{Event, Stats, millis};
-use crate::playbook::model::{NodeKind, Playbook};
+use crate::playbook::model::{Item, Node, NodeKind, Playbook};
 use crate::playbook::template::Templates;
 use crate::redact::Redactor;
 use crate::source::Problem;
@@ -103,7 +103,8 @@ impl Engine {
             name,
             playbook,
         };
-        let problems = engine.hosts_elsewhere();
+        let mut problems = engine.hosts_elsewhere();
+        problems.extend(engine.root_wanted());
         if !problems.is_empty() {
             return Err(RunError::Invalid(problems));
         }
@@ -180,7 +181,7 @@ impl Engine {
         };
         let started = Instant::now();
         journal.append(self.run_started())?;
-        events(self.run_started_event());
+        events(self.run_started_event(&run));
 
         let mut session = Session::new(self, events.clone(), history, Some(journal), run, state_id);
         let decisions: Vec<_> = plan.decisions();
@@ -222,9 +223,9 @@ impl Engine {
         let history = History::of(&self.journal()?.records);
         let plan = self.plan(&history)?;
         let started = Instant::now();
-        events(self.run_started_event());
-        let mut session =
-            Session::new(self, events.clone(), history, None, run_id(), String::new());
+        let run = run_id();
+        events(self.run_started_event(&run));
+        let mut session = Session::new(self, events.clone(), history, None, run, String::new());
         let decisions = plan.decisions();
         let end = if decisions.is_empty() {
             match session.plays().await {
@@ -244,8 +245,9 @@ impl Engine {
         Ok(end)
     }
 
-    fn run_started_event(&self) -> Event {
+    fn run_started_event(&self, run: &str) -> Event {
         Event::RunStarted {
+            run: run.to_owned(),
             playbook: self.playbook.path.display().to_string(),
             tasks_total: self.tasks_total(),
             check_mode: self.options.check,
@@ -295,6 +297,33 @@ impl Engine {
             .collect()
     }
 
+    /// `become: true` asks for root: the agent is started as root, it does not change users.
+    fn root_wanted(&self) -> Vec<Problem> {
+        if nix::unistd::Uid::effective().is_root() {
+            return Vec::new();
+        }
+        let asks = |node: &&Node| matches!(node.kind, NodeKind::Bool(true));
+        self.playbook
+            .plays
+            .iter()
+            .filter_map(|play| {
+                play.r#become
+                    .as_ref()
+                    .filter(asks)
+                    .or(become_in(&play.items))
+            })
+            .map(|node| {
+                Problem::new(
+                    "playbook::needs_root",
+                    &node.at,
+                    "this asks for root, and the agent does not run as root",
+                    "asked for here",
+                )
+                .with_help("run it as root, for example with sudo")
+            })
+            .collect()
+    }
+
     fn learn_secrets(&self) -> Result<(), Problem> {
         for play in &self.playbook.plays {
             let scope = self.play_scope(&self.root_scope(), play);
@@ -330,6 +359,24 @@ impl RunEnd {
             Self::DecisionNeeded(_) => "decision_needed",
         }
     }
+}
+
+/// The first `become: true` of tasks and blocks.
+fn become_in(items: &[Item]) -> Option<&Node> {
+    items.iter().find_map(|item| {
+        let (common, inner) = match item {
+            Item::Task(task) => (&task.common, None),
+            Item::Block(block) => (&block.common, Some(block)),
+        };
+        let own = common.r#become.as_ref();
+        own.filter(|node| matches!(node.kind, NodeKind::Bool(true)))
+            .or_else(|| {
+                let block = inner?;
+                [&block.block, &block.rescue, &block.always]
+                    .into_iter()
+                    .find_map(|items| become_in(items))
+            })
+    })
 }
 
 /// The name of a playbook's folder in the state directory: its file name without ending.

@@ -10,7 +10,7 @@ use super::frame::Frame;
 use super::run::{Engine, RunEnd, Stop};
 use super::services::Running;
 use super::task_log::EventSink;
-use crate::event::{Event, Stats};
+use crate::event::{Event, Stats, Status};
 use crate::playbook::model::{Block, Item, Play};
 use crate::playbook::template::Scope;
 use crate::state::{Body, Fingerprint, History, How, Journal, StateError, TaskStatus};
@@ -156,6 +156,15 @@ impl<'p> Session<'p> {
         self.stats.rescued += 1;
         let known = self.last_failure.get(identity).cloned();
         if let Some((fingerprint, result)) = known {
+            (self.events)(Event::TaskFinished {
+                task: identity.to_owned(),
+                name: identity.rsplit(" / ").next().unwrap_or(identity).to_owned(),
+                item: None,
+                status: Status::Rescued,
+                result: result.clone(),
+                summary: Some("its block's rescue took over".into()),
+                duration_ms: 0,
+            });
             self.record(Body::TaskFinished {
                 task: identity.to_owned(),
                 attempt: None,
@@ -183,7 +192,6 @@ impl Engine {
             "ansible_host": "localhost",
             "playbook_dir": self.base_dir,
             "ansible_check_mode": self.options.check,
-            "ansible_diff_mode": self.options.diff,
         });
         if let Value::Object(magic) = magic {
             scope.push_values(magic);

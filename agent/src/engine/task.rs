@@ -115,6 +115,7 @@ impl<'p> Session<'p> {
             shown,
             fingerprint,
             environment,
+            holds_secret,
             ..
         } = *ready;
         let work = super::execute::Work {
@@ -122,6 +123,7 @@ impl<'p> Session<'p> {
             shown,
             fingerprint,
             environment,
+            holds_secret,
         };
         let handler_due = self.history.pending_handlers.contains(&place.identity);
         match next {

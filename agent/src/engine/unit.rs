@@ -32,6 +32,7 @@ pub(super) struct Ready<'h> {
     pub fingerprint: Fingerprint,
     pub decision: Decision<'h>,
     pub environment: Vec<(String, String)>,
+    pub holds_secret: bool,
 }
 
 /// Where a unit stands: its task, everything around it, and its identity.
@@ -86,12 +87,14 @@ impl Engine {
             orphans,
         );
         let environment = self.environment(place, scope)?;
+        let holds_secret = hashed != rendered;
         Ok(Look::Ready(Box::new(Ready {
             module,
             shown,
             fingerprint,
             decision,
             environment,
+            holds_secret,
         })))
     }
 
@@ -119,7 +122,6 @@ impl Engine {
             base_dir: self.base_dir.clone(),
             cancel: self.options.cancel.clone(),
             progress: crate::modules::Progress::none(),
-            diff: self.options.diff,
             environment: std::collections::BTreeMap::new(),
             services: Vec::new(),
             redactor: self.redactor.clone(),

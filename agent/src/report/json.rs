@@ -1,7 +1,7 @@
 //! Events as JSON lines: `run --output json`. A public format, versioned by `v`.
 
 use std::io::Write;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use crate::event::{EVENT_VERSION, Event};
 pub struct JsonLines<W> {
     out: Mutex<W>,
     host: String,
+    run: OnceLock<String>,
 }
 
 impl<W: Write> JsonLines<W> {
@@ -20,15 +21,20 @@ impl<W: Write> JsonLines<W> {
         Self {
             out: Mutex::new(out),
             host: host.to_owned(),
+            run: OnceLock::new(),
         }
     }
 
     /// Writes one event. A reader that went away does not stop the run.
     pub fn event(&self, event: &Event) {
+        if let Event::RunStarted { run, .. } = event {
+            let _ = self.run.set(run.clone());
+        }
         let mut line = json!({
             "v": EVENT_VERSION,
             "time": Timestamp::now().to_string(),
             "host": self.host,
+            "run": self.run.get(),
         });
         if let (Value::Object(line), Ok(Value::Object(fields))) =
             (&mut line, serde_json::to_value(event))

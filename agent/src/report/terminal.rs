@@ -65,6 +65,7 @@ impl Terminal {
         let style = self.options.style;
         match event {
             Event::RunStarted {
+                run: _,
                 playbook,
                 tasks_total,
                 check_mode,

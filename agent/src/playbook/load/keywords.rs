@@ -103,7 +103,7 @@ pub(super) fn unsupported(keyword: &str) -> Option<&'static str> {
             "leave it out: one host's failure does not stop the others, and handlers run at the end"
         }
         "debugger" => "leave it out: `show` tells everything about a task afterwards",
-        "diff" => "use the option `--diff`",
+        "diff" => "leave it out: differences are not shown yet",
         "collections" => "write the module's short or full name",
         "gather_subset" | "gather_timeout" | "fact_path" => "leave it out: facts are not gathered",
         "module_defaults" => "put `module_defaults` on the play",
