@@ -177,7 +177,7 @@ impl Refusal {
 fn refused(command: &mut Command) -> Result<Refusal, Box<dyn Error>> {
     let ended = Running::start(command.args(["--output", "json"]))?.end()?;
     ended.must_have(2)?;
-    let lines = ended
+    let mut lines = ended
         .stdout
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
