@@ -2,10 +2,12 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use crate::error::{LabError, io_error};
+use crate::tool;
 
 /// Directory of everything that the lab may make again: `target/lab`, or `KAAPANA_LAB_DIR`.
 #[must_use]
@@ -145,4 +147,49 @@ pub fn stage<T>(name: &str, work: impl FnOnce() -> Result<T, LabError>) -> Resul
         start.elapsed().as_secs_f64()
     );
     outcome
+}
+
+/// A small filesystem in memory, which goes with this value.
+#[derive(Debug)]
+pub struct Mount(PathBuf);
+
+impl Mount {
+    /// Mounts a tmpfs of this size (`16m`) on a directory.
+    ///
+    /// # Errors
+    /// `mount` refuses.
+    pub fn tmpfs(dir: &Path, size: &str) -> Result<Self, LabError> {
+        require_root("mount a small filesystem")?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size},mode=755"), "tmpfs"]).arg(dir);
+        tool::run(&mut mount, "mount a small filesystem")?;
+        Ok(Self(dir.to_path_buf()))
+    }
+
+    /// Gives it another size.
+    ///
+    /// # Errors
+    /// More is in it than fits.
+    pub fn resize(&self, size: &str) -> Result<(), LabError> {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,size={size}")]).arg(&self.0);
+        tool::run(&mut mount, "resize a small filesystem").map(drop)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        unmount_below(&self.0);
+    }
+}
+
+/// Unmounts everything that is mounted on a directory or below it, so that it can be removed.
+pub fn unmount_below(dir: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for target in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+        if Path::new(target).starts_with(dir) {
+            // Detached at once, even if somebody still looks into it.
+            let _ = tool::run(Command::new("umount").args(["--lazy", target]), "unmount");
+        }
+    }
 }

@@ -278,6 +278,7 @@ fn sweep(sites: &Path) {
         let is_orphaned = owner.is_some_and(|(owner, _)| !workplace::owner_is_alive(owner));
         if is_orphaned && !entry.path().join(KEPT).exists() {
             images::remove_containers_on(&entry.path());
+            workplace::unmount_below(&entry.path());
             // Another process may be removing it too.
             let _ = workplace::remove_any(&entry.path());
         }

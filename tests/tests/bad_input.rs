@@ -1,0 +1,503 @@
+//! What is wrong is said clearly, before it does harm, and once it is mended the next run goes on.
+
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lab::agent::{Agent, is_about};
+use lab::check;
+use lab::evidence::Evidence;
+use lab::migration::{Ended, Migration, Running};
+use lab::schema::UPDATES;
+use lab::site::Scale;
+use lab::workplace::Mount;
+use serde_json::{Value, json};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+/// Writes playbook files into a folder and runs the first one, with more arguments.
+fn run_files(dir: &Path, files: &[(&str, &str)], more: &[&str]) -> Result<Ended, Box<dyn Error>> {
+    for (name, text) in files {
+        fs::write(dir.join(name), text)?;
+    }
+    let mut command = Command::new(lab::agent::binary()?);
+    command.args(["run", "--output", "json"]).arg(dir.join(files[0].0));
+    command.args(more).arg("--state-dir").arg(dir.join("state"));
+    Ok(Running::start(&mut command)?.end()?)
+}
+
+/// `code file:line:column` of every problem that was told.
+fn problems(ended: &Ended) -> Vec<String> {
+    let lines = ended.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let problems = lines.filter(|event| event["event"] == "problem").map(|problem| {
+        let file = Path::new(problem["file"].as_str().unwrap_or_default());
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let code = problem["code"].as_str().unwrap_or_default();
+        format!("{code} {name}:{}:{}", problem["line"], problem["column"])
+    });
+    problems.collect()
+}
+
+#[test]
+fn all_mistakes_of_a_playbook_are_told_together_and_nothing_is_done() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let effect = dir.path().join("effect");
+    let main = format!(
+        "- hosts: localhost
+  tasks:
+    - id: same
+      file: {{path: {}, state: directory}}
+    - comand: echo
+    - id: same
+      file: {{path: /nonexistent/x, stat: directory}}
+    - wait_for: {{port: many}}
+    - debug: {{msg: \"{{{{ nowhere }}}}\"}}
+    - debug: {{msg: \"{{{{ 1 + }}}}\"}}
+",
+        effect.display()
+    );
+    let ended = run_files(dir.path(), &[("main.yaml", &main)], &[])?;
+    ended.must_have(5)?;
+    assert_eq!(
+        problems(&ended),
+        [
+            "playbook::unknown_module main.yaml:5:7",
+            "playbook::duplicate_id main.yaml:6:11",
+            "playbook::unknown_argument main.yaml:7:36",
+            "playbook::wrong_argument main.yaml:8:24",
+            "playbook::undefined main.yaml:9:24",
+            "playbook::template_syntax main.yaml:10:26",
+        ]
+    );
+    assert!(!effect.exists() && !dir.path().join("state").exists());
+    Ok(())
+}
+
+#[test]
+fn mistakes_of_several_files_are_told_together() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let main = "- hosts: localhost
+  tasks:
+    - import_tasks: tab.yaml
+    - import_tasks: not-there.yaml
+    - comand: echo
+";
+    let tab = "- name: a tab\n\tdebug: {}\n";
+    let ended = run_files(dir.path(), &[("main.yaml", main), ("tab.yaml", tab)], &[])?;
+    ended.must_have(5)?;
+    let mut told = problems(&ended);
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "playbook::file main.yaml:4:21",
+            "playbook::unknown_module main.yaml:5:7",
+            "playbook::yaml_tab tab.yaml:2:1",
+        ]
+    );
+    assert!(!dir.path().join("state").exists());
+    Ok(())
+}
+
+#[test]
+fn people_are_shown_the_line_and_the_place_in_it() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("main.yaml");
+    fs::write(&path, "- hosts: localhost\n  tasks:\n    - comand: echo\n")?;
+    let mut command = Command::new(lab::agent::binary()?);
+    command.arg("run").arg(&path).arg("--state-dir").arg(dir.path().join("state"));
+    let ended = Running::start(&mut command)?.end()?;
+    ended.must_have(5)?;
+    ended.must_say(&["main.yaml:3:7]", "- comand: echo", "did you mean `command`?", "nothing was run"])?;
+    Ok(())
+}
+
+#[test]
+fn an_extra_variable_without_a_value_is_refused() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let main = "- hosts: localhost\n  tasks:\n    - debug: {msg: x}\n";
+    for (wrong, why) in [("nonsense", "is no `key=value`"), ("@/nonexistent.yaml", "failed to read the variables file")] {
+        let ended = run_files(dir.path(), &[("main.yaml", main)], &["-e", wrong])?;
+        ended.must_have(5)?;
+        ended.must_say(&["arguments::extra_vars", why])?;
+    }
+    assert!(!dir.path().join("state").exists());
+    Ok(())
+}
+
+/// What a run that had to stop said.
+struct Refusal {
+    task: String,
+    code: String,
+    text: String,
+}
+
+impl Refusal {
+    fn must_be(&self, task: &str, code: &str, words: &[&str]) {
+        let Self { text, .. } = self;
+        assert!(self.task.ends_with(&format!(" / {task}")) || self.task.contains(&format!(" / {task} [")), "{} stopped: {text}", self.task);
+        assert_eq!(self.code, code, "{text}");
+        for word in words {
+            assert!(text.contains(word), "it does not say `{word}`: {text}");
+        }
+    }
+}
+
+/// Runs, expects that a task fails, and returns what was said of it.
+fn refused(command: &mut Command) -> Result<Refusal, Box<dyn Error>> {
+    let ended = Running::start(command.args(["--output", "json"]))?.end()?;
+    ended.must_have(2)?;
+    let lines = ended.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let failed = lines
+        .filter(|event| event["event"] == "task_finished" && event["status"] == "failed")
+        .last()
+        .ok_or_else(|| format!("no task failed: {}{}", ended.stdout, ended.stderr))?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let result = &failed["result"];
+    Ok(Refusal {
+        task: text(&failed["task"]),
+        code: text(&result["code"]),
+        text: format!("{}\n{}", text(&result["msg"]), text(&result["help"])),
+    })
+}
+
+/// The preflight alone.
+fn preflight(agent: &Agent) -> Command {
+    let mut command = agent.run();
+    command.args(["--tags", "preflight"]);
+    command
+}
+
+/// The preflight of the mended site goes through.
+fn preflight_passes(migration: &Migration) -> Outcome {
+    Running::start(&mut preflight(&migration.agent))?.end()?.must_have(0)?;
+    Ok(())
+}
+
+/// A fault that is found before anything is touched: it is said, the old data stay byte for byte, and
+/// once it is mended the preflight goes through.
+fn is_found_first(
+    break_it: impl FnOnce(&Migration) -> Outcome,
+    mend_it: impl FnOnce(&Migration) -> Outcome,
+    task: &str,
+    code: &str,
+    words: &[&str],
+) -> Outcome {
+    let migration = Migration::begin(Scale::S)?;
+    break_it(&migration)?;
+    let before = check::dir_fingerprint(&migration.site.root.join("fast"))?;
+    refused(&mut migration.agent.run())?.must_be(task, code, words);
+    assert_eq!(check::dir_fingerprint(&migration.site.root.join("fast"))?, before);
+    assert_eq!(fs::read_dir(&migration.site.backup_dir)?.count(), 0);
+    migration.must_leave_nothing()?;
+    mend_it(&migration)?;
+    preflight_passes(&migration)
+}
+
+#[test]
+fn the_slow_directory_taken_for_the_fast_one_is_no_empty_database() -> Outcome {
+    is_found_first(
+        |m| Ok(m.agent.set(&json!({"fast_data_dir": m.site.slow_data_dir}))?),
+        |m| Ok(m.agent.set(&json!({"fast_data_dir": m.site.fast_data_dir}))?),
+        "data-directory",
+        "postgresql::data_directory_missing",
+        &["does not exist", "FAST_DATA_DIR"],
+    )
+}
+
+#[test]
+fn an_empty_data_directory_is_no_empty_database() -> Outcome {
+    let away = |m: &Migration| m.site.root.join("away");
+    is_found_first(
+        |m| {
+            fs::rename(m.site.postgres_dir(), away(m))?;
+            Ok(fs::create_dir(m.site.postgres_dir())?)
+        },
+        |m| {
+            fs::remove_dir(m.site.postgres_dir())?;
+            Ok(fs::rename(away(m), m.site.postgres_dir())?)
+        },
+        "data-directory",
+        "postgresql::data_directory_empty",
+        &["is empty"],
+    )
+}
+
+#[test]
+fn a_data_directory_of_another_version_is_refused() -> Outcome {
+    let version = |m: &Migration, text: &str| Ok(fs::write(m.site.postgres_dir().join("PG_VERSION"), text)?);
+    is_found_first(
+        |m| version(m, "12\n"),
+        |m| version(m, "13\n"),
+        "data-directory",
+        "postgresql::data_directory_version",
+        &["12", "13"],
+    )
+}
+
+#[test]
+fn a_place_that_is_to_be_filled_must_be_free() -> Outcome {
+    is_found_first(
+        |m| {
+            fs::create_dir(m.kept_dir())?;
+            Ok(fs::write(m.kept_dir().join("precious"), "data")?)
+        },
+        |m| Ok(fs::remove_dir_all(m.kept_dir())?),
+        "places-free",
+        "assert::false",
+        &["postgres-dcm4che-old", "move them away"],
+    )
+}
+
+#[test]
+fn an_image_that_is_not_there_is_named() -> Outcome {
+    let migration = Migration::begin(Scale::S)?;
+    migration.agent.set(&json!({"new_image": "kaapana-lab/not-there:1"}))?;
+    let before = check::dir_fingerprint(&migration.site.fast_data_dir)?;
+    let refusal = refused(&mut migration.agent.run())?;
+    let code = refusal.code.clone();
+    assert!(code.starts_with("docker::"), "{code}");
+    refusal.must_be("new-image", &code, &["kaapana-lab/not-there:1"]);
+    assert_eq!(check::dir_fingerprint(&migration.site.fast_data_dir)?, before);
+    migration.agent.set(&json!({"new_image": migration.site.images.new}))?;
+    preflight_passes(&migration)
+}
+
+#[test]
+fn without_docker_the_preflight_says_so() -> Outcome {
+    let migration = Migration::begin(Scale::S)?;
+    let before = check::dir_fingerprint(&migration.site.fast_data_dir)?;
+    let mut run = migration.agent.run();
+    run.env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
+    let refusal = refused(&mut run)?;
+    assert!(refusal.task.contains(" / Preflight / "), "{}", refusal.task);
+    assert_eq!(refusal.code, "docker::no_socket");
+    assert!(refusal.text.contains("/nonexistent/docker.sock"), "{}", refusal.text);
+    assert_eq!(check::dir_fingerprint(&migration.site.fast_data_dir)?, before);
+    preflight_passes(&migration)
+}
+
+#[test]
+fn a_running_server_on_the_old_directory_stops_the_run_at_any_time() -> Outcome {
+    let migration = Migration::begin(Scale::S)?;
+    let site = &migration.site;
+    let server = site.serve(&site.images.old, &site.postgres_dir())?;
+    let refusal = refused(&mut migration.agent.run())?;
+    refusal.must_be("data-directory", "postgresql::data_directory_in_use", &[server.name()]);
+    assert_eq!(server.psql("select count(*) from instance")?, "1000");
+    server.stop()?;
+    preflight_passes(&migration)?;
+
+    // It was at rest in the preflight, and somebody starts it afterwards.
+    let server = site.serve(&site.images.old, &site.postgres_dir())?;
+    let refusal = refused(&mut migration.agent.run())?;
+    refusal.must_be("schema-5.26", "docker::directory_held", &[server.name()]);
+    assert_eq!(server.psql("select count(*) from instance")?, "1000");
+    server.stop()?;
+    migration.must_leave_nothing()?;
+    migration.finish()?;
+    migration.must_have_ended_right()?;
+    Ok(())
+}
+
+/// The server must look to know, so that bytes of its own change; the content may not.
+fn is_found_by_looking(change: impl FnOnce(&Migration) -> Outcome, task: &str, code: &str, words: &[&str]) -> Outcome {
+    let migration = Migration::begin(Scale::S)?;
+    change(&migration)?;
+    let site = &migration.site;
+    let look = || Evidence::of(site, &site.images.old, &site.postgres_dir(), None);
+    let before = look()?;
+    refused(&mut migration.agent.run())?.must_be(task, code, words);
+    assert_eq!(look()?, before);
+    for place in [migration.kept_dir(), migration.work_dir(), migration.new_dir()] {
+        assert!(!place.exists(), "{}", place.display());
+    }
+    migration.must_leave_nothing()?;
+    Ok(())
+}
+
+#[test]
+fn a_schema_of_5_25_is_not_updated() -> Outcome {
+    is_found_by_looking(
+        |m| Ok(m.site.make_schema_5_25()?),
+        "schema-5.26",
+        "postgresql::schema_version",
+        &["5.26", "accno_entity_id"],
+    )
+}
+
+#[test]
+fn a_database_without_instances_is_not_migrated() -> Outcome {
+    is_found_by_looking(
+        |m| {
+            let server = m.site.serve(&m.site.images.old, &m.site.postgres_dir())?;
+            server.psql("truncate instance cascade")?;
+            Ok(server.stop()?)
+        },
+        "not-empty",
+        "assert::false",
+        &["holds no instances", "FAST_DATA_DIR"],
+    )
+}
+
+#[test]
+fn a_script_that_fails_half_way_changes_nothing_and_goes_on_when_mended() -> Outcome {
+    let migration = Migration::begin(Scale::S)?;
+    let folder = migration.site.root.join("scripts");
+    fs::create_dir(&folder)?;
+    for (name, text) in UPDATES {
+        fs::write(folder.join(name), text)?;
+    }
+    let broken = folder.join("update-5.31-psql.sql");
+    let whole = fs::read_to_string(&broken)?;
+    // Behind the statement that drops the link from patient to identifier.
+    fs::write(&broken, format!("{whole}\nselect 1/0;\n"))?;
+    migration.agent.set(&json!({"update_scripts_from": "folder", "update_scripts_folder": folder}))?;
+    let old_data = fs::metadata(migration.site.postgres_dir())?.ino();
+    let refusal = refused(&mut migration.agent.run())?;
+    refusal.must_be("update", "postgresql::script_failed", &["update-5.31-psql.sql:", "division by zero", "nothing was changed"]);
+    assert!(refusal.task.ends_with("[5.31]"), "{}", refusal.task);
+    assert_eq!(fs::metadata(migration.site.postgres_dir())?.ino(), old_data);
+    let site = &migration.site;
+    let work = Evidence::of(site, &site.images.old, &migration.work_dir(), None)?;
+    assert!(work.columns["patient"].contains(&"patient_id_fk".to_owned()));
+    assert!(!work.columns["patient_id"].contains(&"patient_fk".to_owned()));
+    migration.must_leave_nothing()?;
+
+    fs::write(&broken, whole)?;
+    migration.finish()?;
+    let again = migration.started_in_the_last_run();
+    for done in ["restore-work", "update [5.30]"] {
+        assert!(!again.iter().any(|task| task.ends_with(&format!(" / {done}"))), "{done} ran again");
+    }
+    migration.must_have_ended_right()?;
+    Ok(())
+}
+
+#[test]
+fn a_dump_that_is_cut_short_or_changed_is_not_restored() -> Outcome {
+    let migration = Migration::begin(Scale::S)?;
+    let mut run = migration.start()?;
+    run.wait_for("the work server", || migration.container("pacs_work").is_some())?;
+    run.kill()?;
+    let dump = migration.site.backup_dir.join("pacsdb_9_6.sql");
+    let whole = fs::read(&dump)?;
+
+    fs::write(&dump, &whole[..whole.len() / 2])?;
+    let refusal = refused(&mut migration.agent.run())?;
+    refusal.must_be("restore-work", "postgresql::bad_dump", &["pacsdb_9_6.sql"]);
+
+    // Cut at a line end within the rows, with the line that a whole dump ends with.
+    let text = String::from_utf8_lossy(&whole);
+    let rows = text.find("COPY public.instance ").ok_or("the dump has the rows of instance")?;
+    let cut = rows + text[rows..].match_indices('\n').nth(500).ok_or("there are 500 rows")?.0;
+    let rest = cut + text[cut..].find("\n\\.\n").ok_or("the rows have an end")?;
+    fs::write(&dump, format!("{}{}", &text[..cut], &text[rest..]))?;
+    let refusal = refused(&mut migration.agent.run())?;
+    refusal.must_be("restore-work", "postgresql::checksum", &["pacsdb_9_6.sql", "expected"]);
+    migration.must_leave_nothing()?;
+
+    fs::write(&dump, whole)?;
+    migration.finish()?;
+    assert!(!migration.started_in_the_last_run().iter().any(|task| task.ends_with(" / dump-old")));
+    migration.must_have_ended_right()?;
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_for_the_dumps_is_said_before_and_in_the_middle() -> Outcome {
+    let migration = Migration::begin(Scale::S)?;
+    let backup = migration.site.backup_dir.clone();
+    let disk = Mount::tmpfs(&backup, "16m")?;
+    let before = check::dir_fingerprint(&migration.site.postgres_dir())?;
+    let refusal = refused(&mut migration.agent.run())?;
+    refusal.must_be("room-for-dumps", "files::not_enough_space", &["backup"]);
+    assert_eq!(check::dir_fingerprint(&migration.site.postgres_dir())?, before);
+
+    disk.resize("400m")?;
+    preflight_passes(&migration)?;
+    // It was large enough then, and fills up until the dump.
+    let filler = backup.join("somebody-elses");
+    fs::write(&filler, vec![0; 1 << 20])?;
+    disk.resize("1600k")?;
+    let refusal = refused(&mut migration.agent.run())?;
+    refusal.must_be("dump-old", "files::disk_full", &["backup", "free space"]);
+    migration.must_leave_nothing()?;
+    assert!(!backup.join("pacsdb_9_6.sql").exists());
+
+    disk.resize("400m")?;
+    migration.finish()?;
+    migration.must_have_ended_right()?;
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_for_the_state_stops_the_run_and_loses_no_record() -> Outcome {
+    let mut migration = Migration::begin(Scale::S)?;
+    let dir = migration.site.root.join("small");
+    fs::create_dir(&dir)?;
+    let disk = Mount::tmpfs(&dir, "48k")?;
+    migration.agent.state = dir.join("state");
+    let ended = migration.start()?.end()?;
+    ended.must_have(2)?;
+    ended.must_say(&["state::io", "journal.jsonl", "No space left on device", "free space"])?;
+    migration.must_leave_nothing()?;
+
+    disk.resize("50m")?;
+    migration.finish()?;
+    migration.must_be_passed_over()?;
+    migration.must_have_ended_right()?;
+    let mut verify = Command::new(&migration.agent.binary);
+    verify.args(["state", "verify", "--state-dir"]).arg(&migration.agent.state);
+    Running::start(&mut verify)?.end()?.must_have(0)?;
+    Ok(())
+}
+
+#[test]
+fn without_a_terminal_the_run_stops_at_what_a_person_must_do_and_names_it() -> Outcome {
+    let migration = Migration::begin(Scale::S)?;
+    let mut unattended = migration.agent.command(&["run"]);
+    let ended = Running::start(&mut unattended)?.end()?;
+    ended.must_have(2)?;
+    ended.must_say(&["nobody can be asked", "--yes", "./deploy_platform.sh"])?;
+    assert!(migration.agent.journal().iter().any(|r| is_about(r, "task_finished", "put-new")));
+    migration.must_leave_nothing()?;
+
+    migration.finish()?;
+    let who = migration.agent.journal();
+    let answer = who.iter().find(|r| is_about(r, "task_finished", "redeployed") && r["status"] == "ok");
+    let answer = answer.ok_or("the answer is journaled")?;
+    assert!(answer["result"]["confirmed_by"].as_str().is_some_and(|who| who.contains("--yes")), "{answer}");
+    migration.must_have_ended_right()?;
+    Ok(())
+}
+
+#[test]
+fn nothing_is_run_on_a_journal_that_was_altered() -> Outcome {
+    let migration = Migration::begin(Scale::S)?;
+    preflight_passes(&migration)?;
+    let path: PathBuf = migration.agent.journal_path();
+    let whole = fs::read_to_string(&path)?;
+    let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+    lines[4] = lines[4].replacen("Preflight", "Preflught", 1);
+    let altered = lines.join("\n") + "\n";
+    fs::write(&path, &altered)?;
+    let ended = migration.start()?.end()?;
+    ended.must_have(5)?;
+    ended.must_say(&["state::damaged", "journal.jsonl:5:"])?;
+    assert_eq!(fs::read_to_string(&path)?, altered);
+    assert_eq!(fs::read_dir(&migration.site.backup_dir)?.count(), 0);
+
+    // A line that was taken out breaks the chain.
+    let mut lines: Vec<&str> = whole.lines().collect();
+    lines.remove(4);
+    fs::write(&path, lines.join("\n") + "\n")?;
+    let ended = migration.start()?.end()?;
+    ended.must_have(5)?;
+    ended.must_say(&["state::broken_chain", "journal.jsonl:5:"])?;
+
+    fs::write(&path, whole)?;
+    preflight_passes(&migration)
+}
