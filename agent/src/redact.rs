@@ -85,7 +85,11 @@ fn cut(text: &str, secret: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find(secret) {
         let (before, after) = (&rest[..at], &rest[at + secret.len()..]);
-        let joined = before.chars().next_back().or(out.chars().next_back()).is_some_and(joins)
+        let joined = before
+            .chars()
+            .next_back()
+            .or(out.chars().next_back())
+            .is_some_and(joins)
             || after.chars().next().is_some_and(joins);
         out.push_str(before);
         out.push_str(if alone && joined { secret } else { HIDDEN });
@@ -120,7 +124,10 @@ mod tests {
     fn secrets_vanish_from_texts_keys_and_nested_values() {
         let redactor = Redactor::default();
         redactor.add(&json!("pacs"));
-        assert_eq!(redactor.text("/pacsdb of pacs:pacs"), "/pacsdb of [hidden]:[hidden]");
+        assert_eq!(
+            redactor.text("/pacsdb of pacs:pacs"),
+            "/pacsdb of [hidden]:[hidden]"
+        );
         redactor.add(&json!({"a": ["hunter2-long", "hunter2"]}));
         assert_eq!(
             redactor.text("x hunter2-long y hunter2"),

@@ -21,7 +21,9 @@ const LOOK: Duration = Duration::from_millis(5);
 /// The workspace's folder.
 #[must_use]
 pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
 }
 
 /// Builds the agent in the profile that this program was built in, once a process, and returns the
@@ -37,7 +39,9 @@ pub fn binary() -> Result<PathBuf, LabError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     // The whole workspace, so that crates keep the features that they were built with already.
-    build.current_dir(workspace()).args(["build", "--workspace", "--bins"]);
+    build
+        .current_dir(workspace())
+        .args(["build", "--workspace", "--bins"]);
     build.args(["--message-format", "json-render-diagnostics"]);
     if !cfg!(debug_assertions) {
         build.arg("--release");
@@ -109,8 +113,15 @@ impl Agent {
     #[must_use]
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(words).arg(&self.playbook).arg("-e").arg(self.at_variables());
-        command.arg("--state-dir").arg(&self.state).stdin(Stdio::null());
+        command
+            .args(words)
+            .arg(&self.playbook)
+            .arg("-e")
+            .arg(self.at_variables());
+        command
+            .arg("--state-dir")
+            .arg(&self.state)
+            .stdin(Stdio::null());
         command
     }
 
@@ -135,7 +146,7 @@ impl Agent {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|source| spawn_failed(source))
+            .map_err(spawn_failed)
     }
 
     /// Runs a command to its end, whatever its exit status.
@@ -156,7 +167,9 @@ impl Agent {
     #[must_use]
     pub fn journal(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.journal_path()).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        text.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 
     /// Waits until the journal has a record of this kind about a task whose identity has this end.
@@ -172,7 +185,9 @@ impl Agent {
     ) -> Result<(), LabError> {
         let what = format!("`{event}` of `{task}` in the journal");
         wait_for(child, &what, patience, || {
-            self.journal().iter().any(|record| is_about(record, event, task))
+            self.journal()
+                .iter()
+                .any(|record| is_about(record, event, task))
         })
     }
 }
@@ -206,7 +221,9 @@ pub fn wait_for(
             return Err(LabError::Unexpected(text));
         }
         if Instant::now() >= deadline {
-            return Err(LabError::Unexpected(format!("see {what} within {patience:?}")));
+            return Err(LabError::Unexpected(format!(
+                "see {what} within {patience:?}"
+            )));
         }
         sleep(LOOK);
     }

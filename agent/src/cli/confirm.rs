@@ -29,7 +29,10 @@ impl Confirm for Terminal {
             return Ok(format!("{} with --yes", self.user));
         }
         if !stdin().is_terminal() {
-            return Err("nobody can be asked: standard input is no terminal, and --yes was not given".into());
+            return Err(
+                "nobody can be asked: standard input is no terminal, and --yes was not given"
+                    .into(),
+            );
         }
         match &self.screen {
             Some(screen) => screen.suspend(|| self.ask(prompt)),
@@ -41,8 +44,11 @@ impl Confirm for Terminal {
 impl Terminal {
     fn ask(&self, prompt: &str) -> Result<String, String> {
         let mut err = std::io::stderr();
-        let asked = write!(err, "\n{prompt}\nType `yes` to go on, anything else to stop: ")
-            .and_then(|()| err.flush());
+        let asked = write!(
+            err,
+            "\n{prompt}\nType `yes` to go on, anything else to stop: "
+        )
+        .and_then(|()| err.flush());
         if let Err(error) = asked {
             return Err(format!("the question could not be shown: {error}"));
         }

@@ -39,12 +39,20 @@ impl From<Code> for ExitCode {
 pub(super) enum Failure {
     Problems(Vec<Problem>),
     State(StateError),
-    Other { code: &'static str, message: String, help: Option<String> },
+    Other {
+        code: &'static str,
+        message: String,
+        help: Option<String>,
+    },
 }
 
 impl Failure {
     pub(super) fn other(code: &'static str, message: impl Into<String>, help: &str) -> Self {
-        Self::Other { code, message: message.into(), help: Some(help.to_owned()) }
+        Self::Other {
+            code,
+            message: message.into(),
+            help: Some(help.to_owned()),
+        }
     }
 
     /// Prints itself and returns the exit code.
@@ -74,7 +82,10 @@ impl Failure {
                 let (code, message, help) = other.parts();
                 match output {
                     Output::Text => {
-                        eprintln!("{}", diagnostic::error(code, &message, help.as_deref(), style));
+                        eprintln!(
+                            "{}",
+                            diagnostic::error(code, &message, help.as_deref(), style)
+                        );
                     }
                     Output::Json => println!(
                         "{}",
@@ -91,9 +102,17 @@ impl Failure {
 
     fn parts(&self) -> (&'static str, String, Option<String>) {
         match self {
-            Self::Problems(_) => ("playbook::invalid", "the playbook is not well-formed".into(), None),
+            Self::Problems(_) => (
+                "playbook::invalid",
+                "the playbook is not well-formed".into(),
+                None,
+            ),
             Self::State(error) => (error.code(), describe(error), error.help()),
-            Self::Other { code, message, help } => (code, message.clone(), help.clone()),
+            Self::Other {
+                code,
+                message,
+                help,
+            } => (code, message.clone(), help.clone()),
         }
     }
 
@@ -101,9 +120,13 @@ impl Failure {
         match self {
             Self::State(StateError::Locked { .. }) => LOCKED,
             // The journal could not be written in the middle of a run: the run failed.
-            Self::State(StateError::Io { action: "append to", .. } | StateError::Poisoned { .. }) => {
-                TASK_FAILED
-            }
+            Self::State(
+                StateError::Io {
+                    action: "append to",
+                    ..
+                }
+                | StateError::Poisoned { .. },
+            ) => TASK_FAILED,
             _ => INVALID_CODE,
         }
     }
@@ -135,5 +158,9 @@ pub(super) fn of_run(end: &RunEnd) -> u8 {
 }
 
 fn count(number: usize) -> String {
-    if number == 1 { "1 problem".into() } else { format!("{number} problems") }
+    if number == 1 {
+        "1 problem".into()
+    } else {
+        format!("{number} problems")
+    }
 }

@@ -38,7 +38,10 @@ fn file(path: &Path) -> Result<Map<String, Value>, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::other(
             "arguments::extra_vars",
-            format!("failed to read the variables file {}: {error}", path.display()),
+            format!(
+                "failed to read the variables file {}: {error}",
+                path.display()
+            ),
             "check the path after `-e @`",
         )
     })?;
@@ -46,8 +49,14 @@ fn file(path: &Path) -> Result<Map<String, Value>, Failure> {
 }
 
 fn map(name: &str, text: &str) -> Result<Map<String, Value>, Failure> {
-    let source = Arc::new(SourceFile { path: name.into(), text: text.to_owned() });
-    match playbook::parse(&source).map_err(Failure::Problems)?.to_value() {
+    let source = Arc::new(SourceFile {
+        path: name.into(),
+        text: text.to_owned(),
+    });
+    match playbook::parse(&source)
+        .map_err(Failure::Problems)?
+        .to_value()
+    {
         Value::Object(map) => Ok(map),
         _ => Err(Failure::other(
             "arguments::extra_vars",
@@ -87,10 +96,12 @@ mod tests {
 
     #[test]
     fn pairs_maps_and_quotes_are_read_and_the_last_wins() {
-        let arguments =
-            ["a=1 b='two words'", "{a: 2, c: [x, yes]}"].map(str::to_owned);
+        let arguments = ["a=1 b='two words'", "{a: 2, c: [x, yes]}"].map(str::to_owned);
         let read = read(&arguments).expect("well-formed");
-        assert_eq!(Value::Object(read), serde_json::json!({"a": 2, "b": "two words", "c": ["x", true]}));
+        assert_eq!(
+            Value::Object(read),
+            serde_json::json!({"a": 2, "b": "two words", "c": ["x", true]})
+        );
     }
 
     #[test]

@@ -19,7 +19,9 @@ pub(super) fn state_dir(global: &Global, playbook: Option<&Path>) -> PathBuf {
     if let Some(dir) = &global.state_dir {
         return dir.clone();
     }
-    let Some(playbook) = playbook else { return PathBuf::from("state") };
+    let Some(playbook) = playbook else {
+        return PathBuf::from("state");
+    };
     let absolute = std::path::absolute(playbook).unwrap_or_else(|_| playbook.to_path_buf());
     absolute
         .parent()
@@ -30,7 +32,10 @@ pub(super) fn state_dir(global: &Global, playbook: Option<&Path>) -> PathBuf {
 /// Loads and validates a playbook with its extra variables: everything that is wrong, at once.
 pub(super) fn playbook(args: &PlaybookArgs) -> Result<(Checked, Map<String, Value>), Failure> {
     let extra = extra_vars::read(&args.extra_vars)?;
-    let options = LoadOptions { extra_vars: extra.clone(), ..LoadOptions::default() };
+    let options = LoadOptions {
+        extra_vars: extra.clone(),
+        ..LoadOptions::default()
+    };
     let checked =
         check(&args.playbook, &options, &KnownNames::default()).map_err(Failure::Problems)?;
     Ok((checked, extra))
@@ -70,13 +75,22 @@ pub(super) fn operator() -> Operator {
         Ok(by) if !by.is_empty() => format!("{user} (sudo by {by})"),
         _ => user,
     };
-    let host = nix::unistd::gethostname()
-        .map_or_else(|_| "unknown host".into(), |name| name.to_string_lossy().into_owned());
-    Operator { user, host, arguments: std::env::args().collect() }
+    let host = nix::unistd::gethostname().map_or_else(
+        |_| "unknown host".into(),
+        |name| name.to_string_lossy().into_owned(),
+    );
+    Operator {
+        user,
+        host,
+        arguments: std::env::args().collect(),
+    }
 }
 
 /// Names of the playbooks that have a state, each with its folder.
-pub(super) fn states(global: &Global, playbook: Option<&Path>) -> Result<Vec<(String, PathBuf)>, Failure> {
+pub(super) fn states(
+    global: &Global,
+    playbook: Option<&Path>,
+) -> Result<Vec<(String, PathBuf)>, Failure> {
     let root = state_dir(global, playbook);
     if let Some(playbook) = playbook {
         return Ok(vec![(crate::engine::playbook_name(playbook), root)]);
@@ -84,14 +98,22 @@ pub(super) fn states(global: &Global, playbook: Option<&Path>) -> Result<Vec<(St
     let listed = std::fs::read_dir(&root).map_err(|error| {
         Failure::other(
             "state::not_found",
-            format!("failed to read the state directory {}: {error}", root.display()),
+            format!(
+                "failed to read the state directory {}: {error}",
+                root.display()
+            ),
             "name it with --state-dir, or name a playbook",
         )
     })?;
     let mut names: Vec<(String, PathBuf)> = listed
         .filter_map(Result::ok)
         .filter(|entry| entry.path().join("journal.jsonl").is_file())
-        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), root.clone()))
+        .map(|entry| {
+            (
+                entry.file_name().to_string_lossy().into_owned(),
+                root.clone(),
+            )
+        })
         .collect();
     names.sort();
     if names.is_empty() {

@@ -28,7 +28,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version are answers, not mistakes. A closed terminal is nobody's problem.
             let _ = error.print();
-            return if error.use_stderr() { exit::INVALID.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                exit::INVALID.into()
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     screen::start_tracing(cli.global.verbose);

@@ -13,7 +13,12 @@ use crate::state::History;
 
 /// Somebody who is never asked: planning has no effect.
 pub(super) fn nobody() -> Terminal {
-    Terminal { yes: false, user: String::new(), cancel: CancellationToken::new(), screen: None }
+    Terminal {
+        yes: false,
+        user: String::new(),
+        cancel: CancellationToken::new(),
+        screen: None,
+    }
 }
 
 pub(super) fn plan(global: &Global, args: &PlaybookArgs) -> Done {
@@ -25,6 +30,10 @@ pub(super) fn plan(global: &Global, args: &PlaybookArgs) -> Done {
         Output::Text => print!("{}", text(&plan, screen::stdout_style())),
         Output::Json => println!("{}", json!({"v": 1, "plan": plan})),
     }
-    let code = if plan.decisions().is_empty() { 0 } else { exit::DECISION };
+    let code = if plan.decisions().is_empty() {
+        0
+    } else {
+        exit::DECISION
+    };
     Ok(ExitCode::from(code))
 }

@@ -14,7 +14,11 @@ use crate::state::Answer;
 pub(super) fn resolve(global: &Global, args: &ResolveArgs) -> Done {
     let cancel = CancellationToken::new();
     let engine = locate::engine(global, &args.playbook, nobody(), cancel, (false, false))?;
-    let answer = if args.done { Answer::Done } else { Answer::Redo };
+    let answer = if args.done {
+        Answer::Done
+    } else {
+        Answer::Redo
+    };
     let known = engine.resolve(&args.task, answer, &args.reason)?;
     let Some(task) = known else {
         return Err(Failure::other(
@@ -25,10 +29,17 @@ pub(super) fn resolve(global: &Global, args: &ResolveArgs) -> Done {
     };
     match global.output {
         Output::Text => {
-            let what = if args.done { "is passed over" } else { "is run again" };
+            let what = if args.done {
+                "is passed over"
+            } else {
+                "is run again"
+            };
             println!("recorded: `{task}` {what} by the next run");
         }
-        Output::Json => println!("{}", json!({"v": 1, "event": "resolved", "task": task, "answer": answer})),
+        Output::Json => println!(
+            "{}",
+            json!({"v": 1, "event": "resolved", "task": task, "answer": answer})
+        ),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -29,7 +29,13 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
         cancel: cancel.clone(),
         screen: (global.output == Output::Text).then(|| Arc::clone(&shown)),
     };
-    let engine = locate::engine(global, &args.playbook, ask, cancel.clone(), (args.check, args.diff))?;
+    let engine = locate::engine(
+        global,
+        &args.playbook,
+        ask,
+        cancel.clone(),
+        (args.check, args.diff),
+    )?;
     let events: Arc<dyn Fn(Event) + Send + Sync> = match global.output {
         Output::Text => {
             let shown = Arc::clone(&shown);
@@ -48,18 +54,28 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
     match global.output {
         Output::Json => {
             if let RunEnd::DecisionNeeded(entries) = &end {
-                println!("{}", json!({"v": 1, "event": "decision_needed", "tasks": entries}));
+                println!(
+                    "{}",
+                    json!({"v": 1, "event": "decision_needed", "tasks": entries})
+                );
             }
         }
         Output::Text => {
             match &end {
                 RunEnd::DecisionNeeded(entries) => {
-                    eprint!("{}", plan::decisions(entries, &playbook, screen::stderr_style()));
+                    eprint!(
+                        "{}",
+                        plan::decisions(entries, &playbook, screen::stderr_style())
+                    );
                 }
                 RunEnd::Failed if !args.check => {
-                    println!("Mend the cause and run the same command again: it continues where it stopped.");
+                    println!(
+                        "Mend the cause and run the same command again: it continues where it stopped."
+                    );
                 }
-                RunEnd::Interrupted => println!("Run the same command again: it continues where it stopped."),
+                RunEnd::Interrupted => {
+                    println!("Run the same command again: it continues where it stopped.")
+                }
                 _ => {}
             }
             if !args.check {
@@ -74,30 +90,39 @@ fn syntax_check(args: &RunArgs) -> Done {
     let (checked, _) = locate::playbook(&args.playbook)?;
     if !checked.warnings.is_empty() {
         let style = screen::stderr_style();
-        eprint!("{}", diagnostic::problems(&checked.warnings, style, screen::width()));
+        eprint!(
+            "{}",
+            diagnostic::problems(&checked.warnings, style, screen::width())
+        );
     }
     let plays = checked.playbook.plays.len();
-    println!("{}: well-formed, plays: {plays}", args.playbook.playbook.display());
+    println!(
+        "{}: well-formed, plays: {plays}",
+        args.playbook.playbook.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
-        |error| {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| {
             Failure::other(
                 "agent::runtime",
                 format!("failed to start: {error}"),
                 "the system refuses threads or timers to this user; see `ulimit -a`",
             )
-        },
-    )
+        })
 }
 
 /// The first signal stops cleanly; the second ends at once, which is as safe as a crash.
 async fn interrupt(cancel: CancellationToken) {
-    let (Ok(mut int), Ok(mut term)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let (Ok(mut int), Ok(mut term)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
         return;
     };
     let mut next = async || {
@@ -107,7 +132,9 @@ async fn interrupt(cancel: CancellationToken) {
         }
     };
     next().await;
-    eprintln!("\nstopping: the running task and its containers are being ended cleanly; once more to end at once");
+    eprintln!(
+        "\nstopping: the running task and its containers are being ended cleanly; once more to end at once"
+    );
     cancel.cancel();
     next().await;
     std::process::exit(i32::from(exit::INTERRUPTED));

@@ -13,16 +13,23 @@ fn colour_wanted() -> bool {
 }
 
 pub(super) fn stdout_style() -> Style {
-    Style { colour: stdout().is_terminal() && colour_wanted() }
+    Style {
+        colour: stdout().is_terminal() && colour_wanted(),
+    }
 }
 
 pub(super) fn stderr_style() -> Style {
-    Style { colour: stderr().is_terminal() && colour_wanted() }
+    Style {
+        colour: stderr().is_terminal() && colour_wanted(),
+    }
 }
 
 /// Columns of the terminal, or a width that reads well in a file.
 pub(super) fn width() -> usize {
-    std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+    std::env::var("COLUMNS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(100)
 }
 
 pub(super) fn options(verbose: u8) -> Options {

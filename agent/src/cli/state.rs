@@ -21,8 +21,15 @@ fn verify(global: &Global, args: &VerifyArgs) -> Done {
     for (name, root) in locate::states(global, args.playbook.as_deref())? {
         let dir = StateDir::new(&root, &name);
         let contents = read_for(&dir, &name)?;
-        let outputs = if args.no_outputs { Vec::new() } else { outputs(&History::of(&contents.records)) };
-        let altered: Vec<&Checked> = outputs.iter().filter(|checked| checked.problem.is_some()).collect();
+        let outputs = if args.no_outputs {
+            Vec::new()
+        } else {
+            outputs(&History::of(&contents.records))
+        };
+        let altered: Vec<&Checked> = outputs
+            .iter()
+            .filter(|checked| checked.problem.is_some())
+            .collect();
         sound &= altered.is_empty();
         match global.output {
             Output::Text => {
@@ -32,9 +39,16 @@ fn verify(global: &Global, args: &VerifyArgs) -> Done {
                     contents.head
                 );
                 if !contents.torn.is_empty() {
-                    println!("  after them {} bytes of a record that was cut short", contents.torn.len());
+                    println!(
+                        "  after them {} bytes of a record that was cut short",
+                        contents.torn.len()
+                    );
                 }
-                println!("  {} of {} recorded files are as they were made", outputs.len() - altered.len(), outputs.len());
+                println!(
+                    "  {} of {} recorded files are as they were made",
+                    outputs.len() - altered.len(),
+                    outputs.len()
+                );
                 for checked in altered {
                     let what = checked.problem.as_deref().unwrap_or_default();
                     println!("  {}: {what}", checked.path);
@@ -52,7 +66,11 @@ fn verify(global: &Global, args: &VerifyArgs) -> Done {
             ),
         }
     }
-    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(TASK_FAILED) })
+    Ok(if sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(TASK_FAILED)
+    })
 }
 
 struct Checked {
@@ -63,14 +81,19 @@ struct Checked {
 fn outputs(history: &History) -> Vec<Checked> {
     let mut all = Vec::new();
     for (_, task) in history.tasks() {
-        let TaskHistory::Finished(finished) = task else { continue };
+        let TaskHistory::Finished(finished) = task else {
+            continue;
+        };
         for output in &finished.outputs {
             let problem = match sha256_of_file(&output.path) {
                 Ok(hash) if hash == output.sha256 => None,
                 Ok(_) => Some("its content has changed since".to_owned()),
                 Err(error) => Some(format!("cannot be read: {error}")),
             };
-            all.push(Checked { path: output.path.display().to_string(), problem });
+            all.push(Checked {
+                path: output.path.display().to_string(),
+                problem,
+            });
         }
     }
     all

@@ -14,9 +14,15 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Done {
         let running = holder(&dir);
         match global.output {
             Output::Text => {
-                print!("{}", status::text(&name, &history, running.as_deref(), screen::stdout_style()));
+                print!(
+                    "{}",
+                    status::text(&name, &history, running.as_deref(), screen::stdout_style())
+                );
                 if history.runs.is_empty() {
-                    println!("  nothing has been run yet (state: {})", dir.path().display());
+                    println!(
+                        "  nothing has been run yet (state: {})",
+                        dir.path().display()
+                    );
                 }
             }
             Output::Json => println!("{}", status::json(&name, &history, running.as_deref())),

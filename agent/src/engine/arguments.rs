@@ -21,11 +21,17 @@ pub(super) fn build(
     let mut rendered = templates.render(&plain, scope)?;
     if let Value::Object(map) = &mut rendered {
         // Their texts stand in for their values until the rest has been fitted to the schema.
-        map.extend(expressions.iter().map(|(key, node)| ((*key).to_owned(), node.to_value())));
+        map.extend(
+            expressions
+                .iter()
+                .map(|(key, node)| ((*key).to_owned(), node.to_value())),
+        );
     }
     let mut coerced = coerce(&schema_of(spec), rendered).map_err(|errors| {
         let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        let at = errors.first().map_or(&args.at, |error| place_of(args, &error.path));
+        let at = errors
+            .first()
+            .map_or(&args.at, |error| place_of(args, &error.path));
         misfit(spec, at, &text.join("; "))
     })?;
     if let Value::Object(map) = &mut coerced {
@@ -49,23 +55,36 @@ fn misfit(spec: &ModuleSpec, at: &crate::source::Location, text: &str) -> Proble
 
 /// Takes the arguments that are expressions apart from those that are values.
 fn split<'n>(spec: &ModuleSpec, args: &'n Node) -> (Node, Vec<(&'n str, &'n Node)>) {
-    let NodeKind::Mapping(entries) = &args.kind else { return (args.clone(), Vec::new()) };
+    let NodeKind::Mapping(entries) = &args.kind else {
+        return (args.clone(), Vec::new());
+    };
     let is_expression = |key: &str| spec.expressions.contains(&key);
-    let plain = entries.iter().filter(|(key, _, _)| !is_expression(key)).cloned().collect();
+    let plain = entries
+        .iter()
+        .filter(|(key, _, _)| !is_expression(key))
+        .cloned()
+        .collect();
     let expressions = entries
         .iter()
         .filter(|(key, _, _)| is_expression(key))
         .map(|(key, _, node)| (key.as_str(), node))
         .collect();
-    (Node { kind: NodeKind::Mapping(plain), at: args.at.clone() }, expressions)
+    (
+        Node {
+            kind: NodeKind::Mapping(plain),
+            at: args.at.clone(),
+        },
+        expressions,
+    )
 }
 
 /// Turns each expression into its text and its value.
 fn evaluate(templates: &Templates, node: &Node, scope: &Scope) -> Result<Value, Problem> {
     match &node.kind {
-        NodeKind::Sequence(items) => {
-            items.iter().map(|item| evaluate(templates, item, scope)).collect()
-        }
+        NodeKind::Sequence(items) => items
+            .iter()
+            .map(|item| evaluate(templates, item, scope))
+            .collect(),
         _ => {
             let value = templates.evaluate(node, scope)?;
             Ok(json!({"expression": node.to_value(), "value": value}))
@@ -78,9 +97,10 @@ fn place_of<'n>(args: &'n Node, path: &str) -> &'n crate::source::Location {
     let mut node = args;
     for part in path.split(['.', '[', ']']).filter(|part| !part.is_empty()) {
         let next = match &node.kind {
-            NodeKind::Sequence(items) => {
-                part.parse::<usize>().ok().and_then(|index| items.get(index))
-            }
+            NodeKind::Sequence(items) => part
+                .parse::<usize>()
+                .ok()
+                .and_then(|index| items.get(index)),
             _ => node.get(part),
         };
         match next {
@@ -92,10 +112,7 @@ fn place_of<'n>(args: &'n Node, path: &str) -> &'n crate::source::Location {
 }
 
 /// Absolute input files of a module, in a stable order.
-pub(super) fn input_files(
-    module: &dyn Module,
-    ctx: &crate::modules::TaskContext,
-) -> Vec<PathBuf> {
+pub(super) fn input_files(module: &dyn Module, ctx: &crate::modules::TaskContext) -> Vec<PathBuf> {
     let mut files = module.input_files(ctx);
     files.sort();
     files.dedup();

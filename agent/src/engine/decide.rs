@@ -74,11 +74,14 @@ pub fn decide<'h>(
 ) -> Decision<'h> {
     match history {
         None | Some(TaskHistory::Skipped { .. }) => {
-            let mut same = orphans.iter().filter(|orphan| orphan.finished.fingerprint.covers(now));
+            let mut same = orphans
+                .iter()
+                .filter(|orphan| orphan.finished.fingerprint.covers(now));
             match (same.next(), same.next()) {
-                (Some(orphan), None) if kind != Kind::ReadOnly => {
-                    Decision::Adopt { from: orphan.identity, finished: orphan.finished }
-                }
+                (Some(orphan), None) if kind != Kind::ReadOnly => Decision::Adopt {
+                    from: orphan.identity,
+                    finished: orphan.finished,
+                },
                 _ => Decision::Run(Reason::New),
             }
         }
@@ -159,7 +162,9 @@ mod tests {
     fn history(past: Past) -> Option<TaskHistory> {
         Some(match past {
             Past::Nothing => return None,
-            Past::Skipped => TaskHistory::Skipped { condition: "c".into() },
+            Past::Skipped => TaskHistory::Skipped {
+                condition: "c".into(),
+            },
             Past::Done(n) => TaskHistory::Finished(Box::new(finished(n, TaskStatus::Changed))),
             Past::DoneButIgnored(n) => {
                 TaskHistory::Finished(Box::new(finished(n, TaskStatus::Ignored)))
@@ -171,7 +176,10 @@ mod tests {
                 duration_ms: 0,
             },
             Past::Cut(n) => TaskHistory::Interrupted(Box::new(attempt(n))),
-            Past::RedoWanted => TaskHistory::Redo { user: "u".into(), reason: "why".into() },
+            Past::RedoWanted => TaskHistory::Redo {
+                user: "u".into(),
+                reason: "why".into(),
+            },
         })
     }
 
@@ -194,7 +202,11 @@ mod tests {
     }
 
     fn any_kind() -> impl Strategy<Value = Kind> {
-        prop_oneof![Just(Kind::ReadOnly), Just(Kind::Converging), Just(Kind::OneWay)]
+        prop_oneof![
+            Just(Kind::ReadOnly),
+            Just(Kind::Converging),
+            Just(Kind::OneWay)
+        ]
     }
 
     proptest! {
@@ -245,7 +257,10 @@ mod tests {
         let orphan = |identity, finished| Orphan { identity, finished };
         let now = fingerprint(1);
         let decide = |orphans: &[Orphan<'_>]| {
-            matches!(decide(Kind::OneWay, &now, None, orphans), Decision::Adopt { from: "old", .. })
+            matches!(
+                decide(Kind::OneWay, &now, None, orphans),
+                Decision::Adopt { from: "old", .. }
+            )
         };
         assert!(decide(&[orphan("old", &same), orphan("other", &other)]));
         assert!(!decide(&[orphan("other", &other)]));

@@ -15,9 +15,7 @@ use super::task::UnitEnd;
 use super::task_log;
 use super::unit::Place;
 use crate::event::{Event, Status, millis};
-use crate::modules::{
-    Kind, Module, ModuleError, Outcome, OutputFile, Plan, Recovery, TaskContext,
-};
+use crate::modules::{Kind, Module, ModuleError, Outcome, OutputFile, Plan, Recovery, TaskContext};
 use crate::playbook::model::Node;
 use crate::playbook::template::Scope;
 use crate::source::Problem;
@@ -38,7 +36,10 @@ pub(super) struct Work {
 
 /// How one try ended.
 enum Try {
-    Succeeded { result: Map<String, Value>, outcome: Outcome },
+    Succeeded {
+        result: Map<String, Value>,
+        outcome: Outcome,
+    },
     Failed(Failure),
 }
 
@@ -78,7 +79,10 @@ impl<'p> Session<'p> {
         let mut ctx = self.context(place, &work);
         if let Some(attempt) = &interrupted {
             ctx.interrupted_attempt = Some(attempt.attempt.clone());
-            match self.recover(place, scope, &work, &ctx, attempt, since).await? {
+            match self
+                .recover(place, scope, &work, &ctx, attempt, since)
+                .await?
+            {
                 Some(end) => return Ok(end),
                 None => ctx.interrupted_attempt = None,
             }
@@ -119,8 +123,10 @@ impl<'p> Session<'p> {
                 match self.until(place, scope, result) {
                     Ok(true) => {}
                     Ok(false) => {
-                        let mut failure =
-                            Failure::new("engine::until", "the `until` condition did not come true");
+                        let mut failure = Failure::new(
+                            "engine::until",
+                            "the `until` condition did not come true",
+                        );
                         failure.result = result.clone();
                         tried = Try::Failed(failure);
                     }
@@ -251,7 +257,10 @@ impl<'p> Session<'p> {
         match self.any(&place.task.failed_when, &scope_with) {
             Ok(true) => Try::Failed(failure),
             Ok(false) => {
-                let outcome = Outcome { result: failure.result, ..Outcome::changed() };
+                let outcome = Outcome {
+                    result: failure.result,
+                    ..Outcome::changed()
+                };
                 self.judge(place, scope, outcome)
             }
             Err(problem) => Try::Failed(Failure::of_problem(&problem)),
@@ -276,25 +285,32 @@ impl<'p> Session<'p> {
                     let _ = self.notify(place, scope)?;
                 }
                 let id = Some(attempt.attempt.clone());
-                self.finish(place, work, id, How::Recovered, outcome, since).map(Some)
+                self.finish(place, work, id, How::Recovered, outcome, since)
+                    .map(Some)
             }
             Ok(Recovery::Unknown { .. }) if self.already_done(place, scope)? => {
                 let outcome = Outcome::changed().summary("interrupted, and found done");
                 let id = Some(attempt.attempt.clone());
-                self.finish(place, work, id, How::AlreadyDone, outcome, since).map(Some)
+                self.finish(place, work, id, How::AlreadyDone, outcome, since)
+                    .map(Some)
             }
             Ok(Recovery::Unknown { doing, found }) => {
-                let why = format!(
-                    "interrupted in run {} while {doing}; {found}",
-                    attempt.run
-                );
+                let why = format!("interrupted in run {} while {doing}; {found}", attempt.run);
                 let task = &place.identity;
                 let details = vec![
                     "look at the host: is the effect of this task there, whole?".to_owned(),
-                    format!("yes: `kaapana-agent resolve PLAYBOOK '{task}' --done --reason TEXT`, and it is passed over"),
-                    format!("no:  `kaapana-agent resolve PLAYBOOK '{task}' --redo --reason TEXT`, and it runs again"),
+                    format!(
+                        "yes: `kaapana-agent resolve PLAYBOOK '{task}' --done --reason TEXT`, and it is passed over"
+                    ),
+                    format!(
+                        "no:  `kaapana-agent resolve PLAYBOOK '{task}' --redo --reason TEXT`, and it runs again"
+                    ),
                 ];
-                Err(Stop::Decision(place.entry(PlanAction::Decide, why, details)))
+                Err(Stop::Decision(Box::new(place.entry(
+                    PlanAction::Decide,
+                    why,
+                    details,
+                ))))
             }
             Err(error) => match Failure::of_module(&error) {
                 Some(failure) => Ok(Some(self.still_interrupted(place, &failure, since))),
@@ -304,12 +320,20 @@ impl<'p> Session<'p> {
     }
 
     /// Tells a failure without journaling an end: the attempt is as open as before.
-    fn still_interrupted(&mut self, place: &Place<'p>, failure: &Failure, since: Instant) -> UnitEnd {
+    fn still_interrupted(
+        &mut self,
+        place: &Place<'p>,
+        failure: &Failure,
+        since: Instant,
+    ) -> UnitEnd {
         self.stats.failed += 1;
         let result = Value::Object(failure.to_result());
         let text = failure.message.clone();
         self.finished_event(place, Status::Failed, &result, Some(text), since);
-        UnitEnd { status: Status::Failed, result }
+        UnitEnd {
+            status: Status::Failed,
+            result,
+        }
     }
 
     /// Journals a good end, then tells it.
@@ -322,7 +346,12 @@ impl<'p> Session<'p> {
         outcome: Outcome,
         since: Instant,
     ) -> Result<UnitEnd, Stop> {
-        let Outcome { changed, mut result, outputs, summary } = outcome;
+        let Outcome {
+            changed,
+            mut result,
+            outputs,
+            summary,
+        } = outcome;
         result.insert("changed".into(), changed.into());
         result.insert("failed".into(), false.into());
         let result = Value::Object(result);
@@ -336,7 +365,11 @@ impl<'p> Session<'p> {
         self.stats.ok += 1;
         self.record(Body::TaskFinished {
             task: place.identity.clone(),
-            arguments: if attempt.is_none() { work.shown.clone() } else { Value::Null },
+            arguments: if attempt.is_none() {
+                work.shown.clone()
+            } else {
+                Value::Null
+            },
             attempt,
             status: kept,
             how,
@@ -360,7 +393,9 @@ impl<'p> Session<'p> {
     ) -> Result<UnitEnd, Stop> {
         let since = Instant::now();
         if !place.frame.services.is_empty() {
-            return Ok(self.not_predictable(place, "needs its service, which check mode does not start"));
+            return Ok(
+                self.not_predictable(place, "needs its service, which check mode does not start")
+            );
         }
         let ctx = self.context(place, work);
         let looked = if place.task.module.kind == Kind::ReadOnly {
@@ -399,10 +434,11 @@ impl<'p> Session<'p> {
     fn context(&mut self, place: &Place<'p>, work: &Work) -> TaskContext {
         self.logs += 1;
         let engine = self.engine;
-        let log = engine
-            .state
-            .run_logs(&self.run)
-            .join(format!("{:03}-{}.log", self.logs, file_name(&place.raw_name())));
+        let log = engine.state.run_logs(&self.run).join(format!(
+            "{:03}-{}.log",
+            self.logs,
+            file_name(&place.raw_name())
+        ));
         TaskContext {
             progress: task_log::progress(
                 &place.identity,
@@ -419,7 +455,10 @@ impl<'p> Session<'p> {
     }
 
     fn next_attempt(&self) -> String {
-        let seq = self.journal.as_ref().map_or(0, crate::state::Journal::next_seq);
+        let seq = self
+            .journal
+            .as_ref()
+            .map_or(0, crate::state::Journal::next_seq);
         format!("{}/{seq}", self.run)
     }
 
@@ -470,9 +509,8 @@ impl<'p> Session<'p> {
 
     fn retry_limits(&self, place: &Place<'p>, scope: &Scope) -> Result<(u64, Duration), Problem> {
         let task = place.task;
-        let number = |node: &Node| -> Result<Value, Problem> {
-            self.engine.templates.render(node, scope)
-        };
+        let number =
+            |node: &Node| -> Result<Value, Problem> { self.engine.templates.render(node, scope) };
         let retries = match &task.retries {
             Some(node) => seconds(&number(node)?).map_or(0, |value| value.as_secs()),
             None if task.until.is_empty() => 0,
@@ -486,7 +524,9 @@ impl<'p> Session<'p> {
     }
 
     fn time_limit(&self, place: &Place<'p>, scope: &Scope) -> Result<Option<Duration>, Problem> {
-        let Some(node) = &place.task.timeout else { return Ok(None) };
+        let Some(node) = &place.task.timeout else {
+            return Ok(None);
+        };
         let value = self.engine.templates.render(node, scope)?;
         Ok(seconds(&value).filter(|limit| !limit.is_zero()))
     }
@@ -499,7 +539,9 @@ async fn apply_within(
     intent: &Value,
     limit: Option<Duration>,
 ) -> Result<Outcome, ModuleError> {
-    let Some(limit) = limit else { return module.apply(ctx, intent).await };
+    let Some(limit) = limit else {
+        return module.apply(ctx, intent).await;
+    };
     let mut ctx = ctx.clone();
     ctx.cancel = ctx.cancel.child_token();
     let work = module.apply(&ctx, intent);
@@ -514,14 +556,24 @@ async fn apply_within(
 }
 
 fn output(file: OutputFile) -> Output {
-    Output { path: file.path, size: file.size, sha256: file.sha256 }
+    Output {
+        path: file.path,
+        size: file.size,
+        sha256: file.sha256,
+    }
 }
 
 /// A task's name as part of a file name.
 fn file_name(name: &str) -> String {
     let mut text: String = name
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
         .take(60)
         .collect();
     while text.contains("--") {

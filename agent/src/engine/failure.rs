@@ -22,7 +22,12 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), help: None, result: Map::new() }
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+            help: None,
+            result: Map::new(),
+        }
     }
 
     /// Failures of the module, told from an interruption.

@@ -37,7 +37,9 @@ impl<'p> Session<'p> {
                         task: identity,
                         by: place.identity.clone(),
                     })?;
-                    (self.events)(Event::HandlerNotified { handler: topic.clone() });
+                    (self.events)(Event::HandlerNotified {
+                        handler: topic.clone(),
+                    });
                 }
             }
         }
@@ -51,7 +53,9 @@ impl<'p> Session<'p> {
             let identity = self.engine.identities.get(handler);
             let due = self.history.pending_handlers.iter().any(|pending| {
                 pending == identity
-                    || identity.strip_prefix(pending.as_str()).is_some_and(|r| r.starts_with(" ["))
+                    || identity
+                        .strip_prefix(pending.as_str())
+                        .is_some_and(|r| r.starts_with(" ["))
             });
             if due && let Flow::Failed(failed) = self.task(handler, &frame).await? {
                 return Ok(Flow::Failed(failed));

@@ -29,7 +29,10 @@ impl Identities {
                 walk.task(handler, &handlers_path(play));
             }
         }
-        Self { total: walk.by_task.len(), by_task: walk.by_task }
+        Self {
+            total: walk.by_task.len(),
+            by_task: walk.by_task,
+        }
     }
 
     /// Returns a task's identity, without a loop item.
@@ -49,7 +52,9 @@ impl Identities {
     pub fn knows(&self, identity: &str) -> bool {
         self.by_task.values().any(|known| {
             identity == known
-                || identity.strip_prefix(known.as_str()).is_some_and(|rest| rest.starts_with(" ["))
+                || identity
+                    .strip_prefix(known.as_str())
+                    .is_some_and(|rest| rest.starts_with(" ["))
         })
     }
 }
@@ -98,7 +103,11 @@ impl Walk {
         let identity = format!("{path} / {own}");
         let count = self.seen.entry(identity.clone()).or_insert(0);
         *count += 1;
-        let identity = if *count == 1 { identity } else { format!("{identity} #{count}") };
+        let identity = if *count == 1 {
+            identity
+        } else {
+            format!("{identity} #{count}")
+        };
         self.by_task.insert(address(task), identity);
     }
 }
@@ -114,7 +123,11 @@ pub fn item_keys(items: &[Value], labels: &[Option<String>]) -> Vec<String> {
             let key = label.clone().unwrap_or_else(|| item_key(item));
             let count = seen.entry(key.clone()).or_insert(0);
             *count += 1;
-            if *count == 1 { key } else { format!("{key} #{count}") }
+            if *count == 1 {
+                key
+            } else {
+                format!("{key} #{count}")
+            }
         })
         .collect()
 }
@@ -142,7 +155,12 @@ mod tests {
 
     #[test]
     fn items_that_look_alike_get_an_ordinal() {
-        let items = [json!("a"), json!({"name": "a"}), json!(["x"]), json!("y".repeat(200))];
+        let items = [
+            json!("a"),
+            json!({"name": "a"}),
+            json!(["x"]),
+            json!("y".repeat(200)),
+        ];
         let keys = item_keys(&items, &vec![None; items.len()]);
         assert_eq!(keys[..3], ["a", "a #2", "[\"x\"]"]);
         assert_eq!(keys[3].len(), 12);

@@ -154,9 +154,19 @@ impl<'e> Planner<'e> {
     ) -> Result<(), Problem> {
         for handler in &play.handlers {
             let identity = self.engine.identities.get(handler);
-            if self.history.pending_handlers.iter().any(|pending| pending == identity) {
+            if self
+                .history
+                .pending_handlers
+                .iter()
+                .any(|pending| pending == identity)
+            {
                 let place = self.place(handler, frame, None);
-                self.add(&place, PlanAction::Run, "notified and not run yet".into(), Vec::new());
+                self.add(
+                    &place,
+                    PlanAction::Run,
+                    "notified and not run yet".into(),
+                    Vec::new(),
+                );
             }
         }
         Ok(())
@@ -165,7 +175,12 @@ impl<'e> Planner<'e> {
     fn task(&mut self, task: &'e Task, frame: &Frame<'e>) -> Result<(), Problem> {
         let place = self.place(task, frame, None);
         if !self.engine.wants(&place.frame, task) {
-            self.add(&place, PlanAction::Skip, "its tags are not asked for".into(), Vec::new());
+            self.add(
+                &place,
+                PlanAction::Skip,
+                "its tags are not asked for".into(),
+                Vec::new(),
+            );
             return Ok(());
         }
         let scope = place.frame.scope.clone();
@@ -176,7 +191,11 @@ impl<'e> Planner<'e> {
         };
         let items = match self.engine.loop_items(spec, &scope) {
             Ok(items) => items,
-            Err(problem) => return self.later(&place, problem).map(|()| self.register(task, None)),
+            Err(problem) => {
+                return self
+                    .later(&place, problem)
+                    .map(|()| self.register(task, None));
+            }
         };
         let mut results = Vec::new();
         for item in items {
@@ -205,13 +224,21 @@ impl<'e> Planner<'e> {
             Look::Ready(ready) => ready,
         };
         let (action, why, details, result) = match &ready.decision {
-            Decision::Done(finished) => {
-                (PlanAction::Done, done_in(finished), Vec::new(), Some(finished.result.clone()))
-            }
+            Decision::Done(finished) => (
+                PlanAction::Done,
+                done_in(finished),
+                Vec::new(),
+                Some(finished.result.clone()),
+            ),
             Decision::Adopt { from, finished } => {
                 self.adopted.insert((*from).to_owned());
                 let why = format!("done as `{from}`, {}", done_in(finished));
-                (PlanAction::Done, why, Vec::new(), Some(finished.result.clone()))
+                (
+                    PlanAction::Done,
+                    why,
+                    Vec::new(),
+                    Some(finished.result.clone()),
+                )
             }
             Decision::Run(reason) => (PlanAction::Run, reason.describe(), Vec::new(), None),
             Decision::Recover(attempt) => {
@@ -219,7 +246,8 @@ impl<'e> Planner<'e> {
                 (PlanAction::Recover, why, Vec::new(), None)
             }
             Decision::Ask(question) => {
-                let (why, details) = question.describe(&place.identity, &ready.shown, &ready.fingerprint);
+                let (why, details) =
+                    question.describe(&place.identity, &ready.shown, &ready.fingerprint);
                 (PlanAction::Decide, why, details, None)
             }
         };
@@ -272,7 +300,11 @@ impl<'e> Planner<'e> {
 }
 
 fn done_in(finished: &Finished) -> String {
-    let how = if finished.status == TaskStatus::Rescued { "failed and rescued" } else { "done" };
+    let how = if finished.status == TaskStatus::Rescued {
+        "failed and rescued"
+    } else {
+        "done"
+    };
     format!("{how} in run {}", finished.run)
 }
 
@@ -283,7 +315,10 @@ impl Reason<'_> {
             Self::New => "not done yet".into(),
             Self::Failed => "failed before".into(),
             Self::Changed(finished) => {
-                format!("arguments or input files changed since run {}", finished.run)
+                format!(
+                    "arguments or input files changed since run {}",
+                    finished.run
+                )
             }
             Self::LooksOnly => "interrupted before; it only looks".into(),
             Self::Redo { user, reason } => format!("{user} asked for it again: {reason}"),
@@ -300,13 +335,27 @@ impl Question<'_> {
         fingerprint: &crate::state::Fingerprint,
     ) -> (String, Vec<String>) {
         let (why, then, old) = match self {
-            Self::ChangedAfterDone(Finished { run, arguments, fingerprint, .. }) => (
-                format!("done in run {run}, but what it depends on has changed since, and it cannot be repeated unasked"),
+            Self::ChangedAfterDone(Finished {
+                run,
+                arguments,
+                fingerprint,
+                ..
+            }) => (
+                format!(
+                    "done in run {run}, but what it depends on has changed since, and it cannot be repeated unasked"
+                ),
                 arguments,
                 fingerprint,
             ),
-            Self::ChangedAfterInterruption(Attempt { run, arguments, fingerprint, .. }) => (
-                format!("interrupted in run {run}, and what it depends on has changed since, so nobody can tell what became of it"),
+            Self::ChangedAfterInterruption(Attempt {
+                run,
+                arguments,
+                fingerprint,
+                ..
+            }) => (
+                format!(
+                    "interrupted in run {run}, and what it depends on has changed since, so nobody can tell what became of it"
+                ),
                 arguments,
                 fingerprint,
             ),
@@ -338,7 +387,11 @@ fn differences(path: &str, old: &Value, new: &Value) -> Vec<String> {
             let null = Value::Null;
             keys.into_iter()
                 .flat_map(|key| {
-                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    let path = if path.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{path}.{key}")
+                    };
                     let (old, new) = (old.get(key).unwrap_or(&null), new.get(key).unwrap_or(&null));
                     differences(&path, old, new)
                 })
@@ -356,10 +409,7 @@ fn differences(path: &str, old: &Value, new: &Value) -> Vec<String> {
 }
 
 /// Keys for the items of a loop.
-pub(super) fn keyed(
-    items: Vec<Value>,
-    labels: &[Option<String>],
-) -> Vec<LoopItem> {
+pub(super) fn keyed(items: Vec<Value>, labels: &[Option<String>]) -> Vec<LoopItem> {
     let keys = item_keys(&items, labels);
     items
         .into_iter()

@@ -28,7 +28,9 @@ impl Engine {
         let _lock = Lock::take(&dir.lock(), &holder)?;
         let contents = self.journal()?;
         let history = History::of(&contents.records);
-        let Some(identity) = known(&history, task) else { return Ok(None) };
+        let Some(identity) = known(&history, task) else {
+            return Ok(None);
+        };
         let fingerprint = self.fingerprint_now(&identity, &history);
         let (mut journal, _) = Journal::open(&dir.journal(), &contents, &run)?;
         journal.append(Body::TaskResolved {
@@ -46,7 +48,10 @@ impl Engine {
         let root = self.root_scope();
         for (_, known) in history.tasks() {
             if let TaskHistory::Finished(finished) = known
-                && let Some(facts) = finished.result.get("ansible_facts").and_then(|f| f.as_object())
+                && let Some(facts) = finished
+                    .result
+                    .get("ansible_facts")
+                    .and_then(|f| f.as_object())
             {
                 for (name, value) in facts {
                     root.set(name, value.clone());
@@ -87,7 +92,12 @@ fn collect<'p>(items: &'p [Item], frame: &Frame<'p>, found: &mut Vec<(&'p Task, 
         match item {
             Item::Task(task) => found.push((task, frame.clone())),
             Item::Block(block) => {
-                let Block { block: inner, rescue, always, .. } = block.as_ref();
+                let Block {
+                    block: inner,
+                    rescue,
+                    always,
+                    ..
+                } = block.as_ref();
                 let frame = frame.enter(block);
                 for items in [inner, rescue, always] {
                     collect(items, &frame, found);
@@ -103,7 +113,10 @@ fn known(history: &History, task: &str) -> Option<String> {
         return Some(task.to_owned());
     }
     let end = format!(" / {task}");
-    let mut found = history.tasks().map(|(identity, _)| identity).filter(|name| name.ends_with(&end));
+    let mut found = history
+        .tasks()
+        .map(|(identity, _)| identity)
+        .filter(|name| name.ends_with(&end));
     match (found.next(), found.next()) {
         (Some(identity), None) => Some(identity.to_owned()),
         _ => None,

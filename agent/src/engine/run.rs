@@ -54,22 +54,28 @@ pub enum RunEnd {
 pub enum RunError {
     /// The state directory.
     #[error(transparent)]
-    State(#[from] StateError),
+    State(StateError),
     /// The playbook cannot run here as it is.
     #[error("the playbook cannot be run as it is")]
     Invalid(Vec<Problem>),
 }
 
+impl From<StateError> for RunError {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
+    }
+}
+
 /// Why a run does not go on.
 pub(super) enum Stop {
     Interrupted,
-    Decision(PlanEntry),
-    State(StateError),
+    Decision(Box<PlanEntry>),
+    State(Box<StateError>),
 }
 
 impl From<StateError> for Stop {
     fn from(error: StateError) -> Self {
-        Self::State(error)
+        Self::State(Box::new(error))
     }
 }
 
@@ -81,7 +87,10 @@ impl Engine {
     /// When a play names hosts that are not this one, or a secret's value cannot be rendered.
     pub fn new(playbook: Playbook, state: &Path, options: RunOptions) -> Result<Self, RunError> {
         let name = playbook_name(&playbook.path);
-        let base_dir = playbook.path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+        let base_dir = playbook
+            .path
+            .parent()
+            .map_or_else(PathBuf::new, Path::to_path_buf);
         let base_dir = std::path::absolute(&base_dir).unwrap_or(base_dir);
         let engine = Self {
             identities: Identities::of(&playbook),
@@ -98,7 +107,9 @@ impl Engine {
         if !problems.is_empty() {
             return Err(RunError::Invalid(problems));
         }
-        engine.learn_secrets().map_err(|problem| RunError::Invalid(vec![problem]))?;
+        engine
+            .learn_secrets()
+            .map_err(|problem| RunError::Invalid(vec![problem]))?;
         Ok(engine)
     }
 
@@ -171,8 +182,7 @@ impl Engine {
         journal.append(self.run_started())?;
         events(self.run_started_event());
 
-        let mut session =
-            Session::new(self, events.clone(), history, Some(journal), run, state_id);
+        let mut session = Session::new(self, events.clone(), history, Some(journal), run, state_id);
         let decisions: Vec<_> = plan.decisions();
         let ended = if decisions.is_empty() {
             let ended = match session.adopt_left_overs(&contents).await {
@@ -186,7 +196,7 @@ impl Engine {
         let (end, broken) = match ended {
             Ok(end) => (end, None),
             Err(Stop::Interrupted) => (RunEnd::Interrupted, None),
-            Err(Stop::Decision(entry)) => (RunEnd::DecisionNeeded(vec![entry]), None),
+            Err(Stop::Decision(entry)) => (RunEnd::DecisionNeeded(vec![*entry]), None),
             Err(Stop::State(error)) => (RunEnd::Failed, Some(error)),
         };
         let duration_ms = millis(started.elapsed());
@@ -196,7 +206,7 @@ impl Engine {
             duration_ms,
         });
         if let Some(error) = broken {
-            return Err(error.into());
+            return Err((*error).into());
         }
         session.record(Body::RunFinished {
             outcome: end.outcome(),
@@ -218,8 +228,8 @@ impl Engine {
             match session.plays().await {
                 Ok(end) => end,
                 Err(Stop::Interrupted) => RunEnd::Interrupted,
-                Err(Stop::Decision(entry)) => RunEnd::DecisionNeeded(vec![entry]),
-                Err(Stop::State(error)) => return Err(error.into()),
+                Err(Stop::Decision(entry)) => RunEnd::DecisionNeeded(vec![*entry]),
+                Err(Stop::State(error)) => return Err((*error).into()),
             }
         } else {
             RunEnd::DecisionNeeded(decisions)
@@ -254,7 +264,11 @@ impl Engine {
             host: operator.host.clone(),
             pid: std::process::id(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            arguments: operator.arguments.iter().map(|word| self.redactor.text(word)).collect(),
+            arguments: operator
+                .arguments
+                .iter()
+                .map(|word| self.redactor.text(word))
+                .collect(),
         }
     }
 
@@ -319,7 +333,10 @@ impl RunEnd {
 /// The name of a playbook's folder in the state directory: its file name without ending.
 #[must_use]
 pub fn playbook_name(path: &Path) -> String {
-    path.file_stem().map_or_else(|| "playbook".into(), |stem| stem.to_string_lossy().into_owned())
+    path.file_stem().map_or_else(
+        || "playbook".into(),
+        |stem| stem.to_string_lossy().into_owned(),
+    )
 }
 
 /// A run's id: sorts by time, unique on a host.
@@ -342,7 +359,9 @@ fn random_id() -> String {
 
 fn stats_map(stats: Stats) -> std::collections::BTreeMap<String, u32> {
     let value = serde_json::to_value(stats).unwrap_or_else(|_| Map::new().into());
-    let Value::Object(map) = value else { return Default::default() };
+    let Value::Object(map) = value else {
+        return Default::default();
+    };
     map.into_iter()
         .filter_map(|(key, count)| Some((key, u32::try_from(count.as_u64()?).ok()?)))
         .collect()

@@ -14,8 +14,8 @@ use super::session::Session;
 use super::task_log;
 use super::{arguments, unit};
 use crate::event::{Event, millis};
-use crate::modules::docker::service::{self, ServiceIdentity, ServiceState};
 use crate::modules::docker::DockerContainer;
+use crate::modules::docker::service::{self, ServiceIdentity, ServiceState};
 use crate::modules::{ModuleError, ServiceHandle, TaskContext};
 use crate::playbook::model::Service;
 use crate::playbook::template::Scope;
@@ -35,13 +35,13 @@ pub(super) struct Running {
 
 /// Why a service is not up.
 pub(super) enum NotUp {
-    Failed(Failure),
+    Failed(Box<Failure>),
     Stop(Stop),
 }
 
 impl From<Failure> for NotUp {
     fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
+        Self::Failed(Box::new(failure))
     }
 }
 
@@ -80,7 +80,10 @@ impl<'p> Session<'p> {
                             duration_ms: millis(started.elapsed()),
                         });
                     }
-                    self.record(Body::ServiceStopped { service: name, container })?;
+                    self.record(Body::ServiceStopped {
+                        service: name,
+                        container,
+                    })?;
                 }
             }
             // The service's own start meets the left-over again, and stops there if it must.
@@ -97,7 +100,11 @@ impl<'p> Session<'p> {
     /// Starts the services around a task that are not up yet, outermost first.
     pub(super) async fn ensure_services(&mut self, frame: &Frame<'p>) -> Result<(), NotUp> {
         for service in &frame.services {
-            if !self.running.iter().any(|running| running.handle.name == service.name) {
+            if !self
+                .running
+                .iter()
+                .any(|running| running.handle.name == service.name)
+            {
                 self.start_service(service, frame).await?;
             }
         }
@@ -114,8 +121,14 @@ impl<'p> Session<'p> {
             service: spec.name.clone(),
             run: self.run.clone(),
         };
-        let name = container.name.clone().unwrap_or_else(|| identity.container_name());
-        self.record(Body::ServiceStarted { service: spec.name.clone(), container: name.clone() })?;
+        let name = container
+            .name
+            .clone()
+            .unwrap_or_else(|| identity.container_name());
+        self.record(Body::ServiceStarted {
+            service: spec.name.clone(),
+            container: name.clone(),
+        })?;
         let mut ctx = self.service_context(&spec.name);
         ctx.cancel = self.engine.options.cancel.clone();
         let handle = match service::start(&ctx, &identity, &container).await {
@@ -126,13 +139,18 @@ impl<'p> Session<'p> {
                     container: name.clone(),
                 })?;
                 return Err(match Failure::of_module(&error) {
-                    Some(failure) => NotUp::Failed(failure),
+                    Some(failure) => failure.into(),
                     None => NotUp::Stop(Stop::Interrupted),
                 });
             }
         };
         // From here on it is ours to stop, ready or not.
-        self.running.insert(0, Running { handle: handle.clone() });
+        self.running.insert(
+            0,
+            Running {
+                handle: handle.clone(),
+            },
+        );
         self.wait_until_ready(spec, &handle, &scope).await?;
         (self.events)(Event::ServiceStarted {
             service: spec.name.clone(),
@@ -142,20 +160,25 @@ impl<'p> Session<'p> {
         Ok(())
     }
 
-    fn container_of(&self, spec: &Service, scope: &Scope) -> Result<DockerContainer, Failure> {
+    fn container_of(&self, spec: &Service, scope: &Scope) -> Result<DockerContainer, NotUp> {
         let templates = &self.engine.templates;
-        let rendered =
-            templates.render(&spec.container, scope).map_err(|e| Failure::of_problem(&e))?;
+        let rendered = templates
+            .render(&spec.container, scope)
+            .map_err(|e| Failure::of_problem(&e))?;
         let schema = schemars::schema_for!(DockerContainer);
         let misfit = |text: String| {
-            Failure::new(
-                "playbook::wrong_argument",
-                format!("{}: service `{}`: {text}", spec.at, spec.name),
-            )
+            let message = format!("{}: service `{}`: {text}", spec.at, spec.name);
+            NotUp::from(Failure::new("playbook::wrong_argument", message))
         };
-        let coerced = crate::playbook::arguments::coerce(schema.as_value(), rendered)
-            .map_err(|errors| {
-                misfit(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        let coerced =
+            crate::playbook::arguments::coerce(schema.as_value(), rendered).map_err(|errors| {
+                misfit(
+                    errors
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join("; "),
+                )
             })?;
         serde_path_to_error::deserialize(coerced).map_err(|error| misfit(error.to_string()))
     }
@@ -166,13 +189,17 @@ impl<'p> Session<'p> {
         handle: &ServiceHandle,
         scope: &Scope,
     ) -> Result<(), NotUp> {
-        let Some((module, args)) = &spec.ready else { return Ok(()) };
+        let Some((module, args)) = &spec.ready else {
+            return Ok(());
+        };
         let templates = &self.engine.templates;
         let (probe, _) = arguments::build(templates, module, args, scope)
             .map_err(|e| Failure::of_problem(&e))?;
         let patience = match &spec.ready_timeout {
             Some(node) => {
-                let value = templates.render(node, scope).map_err(|e| Failure::of_problem(&e))?;
+                let value = templates
+                    .render(node, scope)
+                    .map_err(|e| Failure::of_problem(&e))?;
                 seconds(&value).unwrap_or(READY_TIMEOUT)
             }
             None => READY_TIMEOUT,
@@ -271,7 +298,10 @@ impl<'p> Session<'p> {
     }
 
     pub(super) fn handles(&self) -> Vec<ServiceHandle> {
-        self.running.iter().map(|running| running.handle.clone()).collect()
+        self.running
+            .iter()
+            .map(|running| running.handle.clone())
+            .collect()
     }
 
     /// A context that no signal interrupts: stopping is what signals ask for.

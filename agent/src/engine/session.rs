@@ -93,7 +93,9 @@ impl<'p> Session<'p> {
     pub(super) async fn plays(&mut self) -> Result<RunEnd, Stop> {
         let engine = self.engine;
         for play in &engine.playbook.plays {
-            (self.events)(Event::PlayStarted { play: play.name.clone() });
+            (self.events)(Event::PlayStarted {
+                play: play.name.clone(),
+            });
             let frame = Frame::of_play(play, engine.play_scope(&self.root, play));
             let flow = self.items(&play.items, &frame).await?;
             if let Flow::Failed(_) = flow {
@@ -131,8 +133,10 @@ impl<'p> Session<'p> {
             && !block.rescue.is_empty()
         {
             let identity = failed.identity.clone();
-            self.root.set("ansible_failed_result", failed.result.clone());
-            self.root.set("ansible_failed_task", json!({"name": identity}));
+            self.root
+                .set("ansible_failed_result", failed.result.clone());
+            self.root
+                .set("ansible_failed_task", json!({"name": identity}));
             let rescued = self.items(&block.rescue, &frame).await?;
             if matches!(rescued, Flow::Next) {
                 self.mark_rescued(&identity)?;

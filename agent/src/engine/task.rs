@@ -26,18 +26,22 @@ pub(super) struct UnitEnd {
 /// What is to be done with a unit, free of borrows from the history.
 enum Next {
     Done(Box<Finished>),
-    Adopt { from: String, finished: Box<Finished> },
-    Run { reason: Option<String> },
+    Adopt {
+        from: String,
+        finished: Box<Finished>,
+    },
+    Run {
+        reason: Option<String>,
+    },
     Recover(Box<Attempt>),
-    Ask { why: String, details: Vec<String> },
+    Ask {
+        why: String,
+        details: Vec<String>,
+    },
 }
 
 impl<'p> Session<'p> {
-    pub(super) async fn task(
-        &mut self,
-        task: &'p Task,
-        frame: &Frame<'p>,
-    ) -> Result<Flow, Stop> {
+    pub(super) async fn task(&mut self, task: &'p Task, frame: &Frame<'p>) -> Result<Flow, Stop> {
         let engine = self.engine;
         let place = engine.place(task, frame, None);
         if !engine.wants(&place.frame, task) {
@@ -68,7 +72,11 @@ impl<'p> Session<'p> {
             results.push(result);
         }
         let result = loop_result(results);
-        let status = if failed.is_some() { Status::Failed } else { Status::Ok };
+        let status = if failed.is_some() {
+            Status::Failed
+        } else {
+            Status::Ok
+        };
         let identity = failed.unwrap_or(place.identity);
         Ok(self.conclude(task, &identity, UnitEnd { status, result }))
     }
@@ -78,9 +86,10 @@ impl<'p> Session<'p> {
             self.root.set(name, end.result.clone());
         }
         match end.status {
-            Status::Failed => {
-                Flow::Failed(Failed { identity: identity.to_owned(), result: end.result })
-            }
+            Status::Failed => Flow::Failed(Failed {
+                identity: identity.to_owned(),
+                result: end.result,
+            }),
             _ => Flow::Next,
         }
     }
@@ -101,24 +110,41 @@ impl<'p> Session<'p> {
             Err(problem) => return self.not_runnable(place, &problem),
         };
         let next = Next::of(&ready, &place.identity);
-        let Ready { module, shown, fingerprint, environment, .. } = *ready;
-        let work = super::execute::Work { module, shown, fingerprint, environment };
+        let Ready {
+            module,
+            shown,
+            fingerprint,
+            environment,
+            ..
+        } = *ready;
+        let work = super::execute::Work {
+            module,
+            shown,
+            fingerprint,
+            environment,
+        };
         let handler_due = self.history.pending_handlers.contains(&place.identity);
         match next {
             Next::Done(_) if handler_due => self.execute(place, scope, work, None, None).await,
             Next::Done(finished) => Ok(self.done(place, &finished)),
             Next::Adopt { from, finished } => {
-                self.record(Body::TaskAdopted { task: place.identity.clone(), from })?;
+                self.record(Body::TaskAdopted {
+                    task: place.identity.clone(),
+                    from,
+                })?;
                 Ok(self.done(place, &finished))
             }
             Next::Run { reason } => self.execute(place, scope, work, reason, None).await,
             Next::Recover(attempt) => {
                 let reason = Some(format!("interrupted in run {}", attempt.run));
-                self.execute(place, scope, work, reason, Some(*attempt)).await
+                self.execute(place, scope, work, reason, Some(*attempt))
+                    .await
             }
-            Next::Ask { why, details } => {
-                Err(Stop::Decision(place.entry(PlanAction::Decide, why, details)))
-            }
+            Next::Ask { why, details } => Err(Stop::Decision(Box::new(place.entry(
+                PlanAction::Decide,
+                why,
+                details,
+            )))),
         }
     }
 
@@ -133,7 +159,10 @@ impl<'p> Session<'p> {
         let result = skipped_result(&condition);
         let summary = Some(format!("`{condition}` is false"));
         self.finished_event(place, Status::Skipped, &result, summary, Instant::now());
-        Ok(UnitEnd { status: Status::Skipped, result })
+        Ok(UnitEnd {
+            status: Status::Skipped,
+            result,
+        })
     }
 
     /// Passes over a unit that the journal proves done.
@@ -141,13 +170,22 @@ impl<'p> Session<'p> {
         self.stats.done += 1;
         self.take_facts(&finished.result);
         let summary = Some(format!("done in run {}", finished.run));
-        self.finished_event(place, Status::Done, &finished.result, summary, Instant::now());
+        self.finished_event(
+            place,
+            Status::Done,
+            &finished.result,
+            summary,
+            Instant::now(),
+        );
         let status = match finished.status {
             // The block's rescue took over then, and does now.
             TaskStatus::Rescued => Status::Failed,
             _ => Status::Done,
         };
-        UnitEnd { status, result: finished.result.clone() }
+        UnitEnd {
+            status,
+            result: finished.result.clone(),
+        }
     }
 
     /// A unit whose arguments or conditions cannot be made sense of at run time.
@@ -157,7 +195,10 @@ impl<'p> Session<'p> {
         problem: &Problem,
     ) -> Result<UnitEnd, Stop> {
         let failure = Failure::of_problem(problem);
-        let fingerprint = Fingerprint { arguments: String::new(), files: Default::default() };
+        let fingerprint = Fingerprint {
+            arguments: String::new(),
+            files: Default::default(),
+        };
         self.failed(place, &failure, fingerprint, None, Instant::now())
     }
 
@@ -165,8 +206,17 @@ impl<'p> Session<'p> {
         self.unknown = true;
         self.stats.skipped += 1;
         let result = json!({"skipped": true, "changed": false, "skip_reason": why});
-        self.finished_event(place, Status::Skipped, &result, Some(why.into()), Instant::now());
-        UnitEnd { status: Status::Skipped, result }
+        self.finished_event(
+            place,
+            Status::Skipped,
+            &result,
+            Some(why.into()),
+            Instant::now(),
+        );
+        UnitEnd {
+            status: Status::Skipped,
+            result,
+        }
     }
 
     /// Journals and tells a failure; `ignore_errors` makes it an accepted end.
@@ -196,8 +246,10 @@ impl<'p> Session<'p> {
             self.stats.failed += 1;
             (Status::Failed, TaskStatus::Failed)
         };
-        self.last_failure
-            .insert(place.identity.clone(), (fingerprint.clone(), hidden.clone()));
+        self.last_failure.insert(
+            place.identity.clone(),
+            (fingerprint.clone(), hidden.clone()),
+        );
         let message = engine.redactor.text(&failure.message);
         self.record(Body::TaskFinished {
             task: place.identity.clone(),
@@ -271,7 +323,9 @@ impl<'p> Session<'p> {
         self.engine
             .templates
             .render(&node, &scope)
-            .map_or(raw, |value| self.engine.redactor.text(&text_of_value(&value)))
+            .map_or(raw, |value| {
+                self.engine.redactor.text(&text_of_value(&value))
+            })
     }
 }
 
@@ -285,7 +339,9 @@ impl Next {
             },
             Decision::Run(reason) => {
                 let new = *reason == super::decide::Reason::New;
-                Self::Run { reason: (!new).then(|| reason.describe()) }
+                Self::Run {
+                    reason: (!new).then(|| reason.describe()),
+                }
             }
             Decision::Recover(attempt) => Self::Recover(Box::new((*attempt).clone())),
             Decision::Ask(question) => {
@@ -299,15 +355,14 @@ impl Next {
 impl Place<'_> {
     /// The task's name as written, else its module's.
     pub(super) fn raw_name(&self) -> String {
-        self.task.common.name.clone().unwrap_or_else(|| self.task.module.name.to_owned())
+        self.task
+            .common
+            .name
+            .clone()
+            .unwrap_or_else(|| self.task.module.name.to_owned())
     }
 
-    pub(super) fn entry(
-        &self,
-        action: PlanAction,
-        why: String,
-        details: Vec<String>,
-    ) -> PlanEntry {
+    pub(super) fn entry(&self, action: PlanAction, why: String, details: Vec<String>) -> PlanEntry {
         PlanEntry {
             task: self.identity.clone(),
             name: self.raw_name(),
@@ -330,13 +385,23 @@ impl Engine {
         if let Some(item) = &item {
             identity.push_str(&format!(" [{}]", item.key));
         }
-        Place { task, frame: frame.with_task(task), identity, item }
+        Place {
+            task,
+            frame: frame.with_task(task),
+            identity,
+            item,
+        }
     }
 
     /// Tells whether `--tags` and `--skip-tags` let a task through.
     pub(super) fn wants(&self, frame: &Frame<'_>, task: &Task) -> bool {
-        let tags: Vec<&str> =
-            task.common.tags.iter().chain(&frame.play.tags).map(String::as_str).collect();
+        let tags: Vec<&str> = task
+            .common
+            .tags
+            .iter()
+            .chain(&frame.play.tags)
+            .map(String::as_str)
+            .collect();
         let has = |wanted: &[String]| {
             wanted.iter().any(|tag| {
                 tags.contains(&tag.as_str())
@@ -379,7 +444,11 @@ impl Engine {
         for (index, value) in values.iter().enumerate() {
             labels.push(match &spec.label {
                 Some(label) => {
-                    let item = Item { key: String::new(), value: value.clone(), index };
+                    let item = Item {
+                        key: String::new(),
+                        value: value.clone(),
+                        index,
+                    };
                     let scope = self.item_scope(scope, spec, &item);
                     Some(text_of_value(&self.templates.render(label, &scope)?))
                 }
@@ -442,9 +511,16 @@ pub(super) fn item_result(spec: &Loop, item: &Item, mut result: Value) -> Value 
 
 /// Result of a loop: each item's, and whether any changed or failed.
 pub(super) fn loop_result(results: Vec<Value>) -> Value {
-    let any = |key: &str| results.iter().any(|r| r.get(key) == Some(&Value::Bool(true)));
+    let any = |key: &str| {
+        results
+            .iter()
+            .any(|r| r.get(key) == Some(&Value::Bool(true)))
+    };
     let all = |key: &str| {
-        !results.is_empty() && results.iter().all(|r| r.get(key) == Some(&Value::Bool(true)))
+        !results.is_empty()
+            && results
+                .iter()
+                .all(|r| r.get(key) == Some(&Value::Bool(true)))
     };
     let (changed, failed, skipped) = (any("changed"), any("failed"), all("skipped"));
     json!({

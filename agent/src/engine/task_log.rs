@@ -38,7 +38,12 @@ impl TaskLog {
                 .map_or(Ok(()), create_private)
                 .is_ok()
                 .then(|| {
-                    OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path).ok()
+                    OpenOptions::new()
+                        .create(true)
+                        .append(true)
+                        .mode(0o600)
+                        .open(&self.path)
+                        .ok()
                 })
                 .flatten();
             self.broken = opened.is_none();
@@ -68,9 +73,19 @@ pub(super) fn progress(
             return;
         }
         *last = Some(now);
-        figures(Event::TaskProgress { task: name.clone(), done, total, unit, what });
+        figures(Event::TaskProgress {
+            task: name.clone(),
+            done,
+            total,
+            unit,
+            what,
+        });
     };
-    let log = Mutex::new(TaskLog { path: log, file: None, broken: false });
+    let log = Mutex::new(TaskLog {
+        path: log,
+        file: None,
+        broken: false,
+    });
     let (lines, name, redactor) = (events.clone(), task.to_owned(), redactor.clone());
     let line = move |text: String| {
         if !show_lines {
@@ -78,7 +93,10 @@ pub(super) fn progress(
         }
         let text = redactor.text(&text);
         log.lock().unwrap_or_else(|e| e.into_inner()).line(&text);
-        lines(Event::TaskOutput { task: name.clone(), line: text });
+        lines(Event::TaskOutput {
+            task: name.clone(),
+            line: text,
+        });
     };
     Progress::new(advance, line)
 }

@@ -63,7 +63,9 @@ impl Engine {
     ) -> Result<Look<'h>, Problem> {
         for condition in &place.frame.when {
             if !self.templates.condition(condition, scope)? {
-                return Ok(Look::Skip { condition: text_of(condition) });
+                return Ok(Look::Skip {
+                    condition: text_of(condition),
+                });
             }
         }
         let (module, rendered) =
@@ -84,7 +86,13 @@ impl Engine {
             orphans,
         );
         let environment = self.environment(place, scope)?;
-        Ok(Look::Ready(Box::new(Ready { module, shown, fingerprint, decision, environment })))
+        Ok(Look::Ready(Box::new(Ready {
+            module,
+            shown,
+            fingerprint,
+            decision,
+            environment,
+        })))
     }
 
     fn environment(
@@ -125,7 +133,9 @@ impl Engine {
 const LONG_ARGUMENT: usize = 4096;
 
 fn abbreviated(arguments: Value) -> Value {
-    let Value::Object(map) = arguments else { return arguments };
+    let Value::Object(map) = arguments else {
+        return arguments;
+    };
     map.into_iter()
         .map(|(key, value)| {
             let text = value.to_string();

@@ -27,10 +27,13 @@ pub struct ServiceHandle {
     pub env: BTreeMap<String, String>,
 }
 
+/// Hears how far a task is: so far, in all, unit of both, what is being worked on.
+type Advance = dyn Fn(u64, Option<u64>, Unit, Option<String>) + Send + Sync;
+
 /// Where a module says how far it is and what it prints. Cheap to call; never blocks.
 #[derive(Clone)]
 pub struct Progress {
-    advance: Arc<dyn Fn(u64, Option<u64>, Unit, Option<String>) + Send + Sync>,
+    advance: Arc<Advance>,
     line: Arc<dyn Fn(String) + Send + Sync>,
 }
 

@@ -10,9 +10,14 @@ use crate::source::Problem;
 /// Renders problems of a playbook, each with the marked line.
 #[must_use]
 pub fn problems(problems: &[Problem], style: Style, width: usize) -> String {
-    let theme =
-        if style.colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(width).with_context_lines(1);
+    let theme = if style.colour {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_width(width)
+        .with_context_lines(1);
     let mut text = String::new();
     for problem in problems {
         if handler.render_report(&mut text, problem).is_err() {

@@ -17,7 +17,10 @@ pub struct JsonLines<W> {
 impl<W: Write> JsonLines<W> {
     /// Writes to `out`.
     pub fn new(out: W, host: &str) -> Self {
-        Self { out: Mutex::new(out), host: host.to_owned() }
+        Self {
+            out: Mutex::new(out),
+            host: host.to_owned(),
+        }
     }
 
     /// Writes one event. A reader that went away does not stop the run.

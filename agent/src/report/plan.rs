@@ -30,7 +30,12 @@ pub fn text(plan: &Plan, style: Style) -> String {
             style.paint(Ink::Faint, "(done earlier, no longer in the playbook)"),
         );
     }
-    let count = |wanted| plan.entries.iter().filter(|entry| entry.action == wanted).count();
+    let count = |wanted| {
+        plan.entries
+            .iter()
+            .filter(|entry| entry.action == wanted)
+            .count()
+    };
     let _ = writeln!(
         out,
         "\n{} to run, {} to look at after an interruption, {} known later, {} done, {} skipped, {} to decide",

@@ -20,8 +20,14 @@ struct Row {
 }
 
 fn row(task: &TaskHistory) -> Row {
-    let empty =
-        Row { word: "", ink: Ink::Faint, time: None, run: None, duration_ms: None, note: None };
+    let empty = Row {
+        word: "",
+        ink: Ink::Faint,
+        time: None,
+        run: None,
+        duration_ms: None,
+        note: None,
+    };
     match task {
         TaskHistory::Finished(finished) => {
             let (word, ink) = match finished.status {
@@ -40,7 +46,12 @@ fn row(task: &TaskHistory) -> Row {
                 note: finished.summary.clone(),
             }
         }
-        TaskHistory::Failed { run, time, error, duration_ms } => Row {
+        TaskHistory::Failed {
+            run,
+            time,
+            error,
+            duration_ms,
+        } => Row {
             word: "failed",
             ink: Ink::Bad,
             time: Some(*time),
@@ -75,10 +86,17 @@ fn row(task: &TaskHistory) -> Row {
 pub fn text(playbook: &str, history: &History, running: Option<&str>, style: Style) -> String {
     let mut out = format!("{}\n", style.paint(Ink::Strong, playbook));
     for (identity, task) in history.tasks() {
-        let Row { word, ink, time, duration_ms, note, .. } = row(task);
+        let Row {
+            word,
+            ink,
+            time,
+            duration_ms,
+            note,
+            ..
+        } = row(task);
         let time = time.map_or_else(String::new, |time| time.strftime("%F %T").to_string());
-        let took = duration_ms
-            .map_or_else(String::new, |ms| units::duration(Duration::from_millis(ms)));
+        let took =
+            duration_ms.map_or_else(String::new, |ms| units::duration(Duration::from_millis(ms)));
         let _ = write!(
             out,
             "  {} {} {:>12}  {identity}",
@@ -117,7 +135,14 @@ pub fn json(playbook: &str, history: &History, running: Option<&str>) -> Value {
     let tasks: Vec<Value> = history
         .tasks()
         .map(|(identity, task)| {
-            let Row { word, time, run, duration_ms, note, .. } = row(task);
+            let Row {
+                word,
+                time,
+                run,
+                duration_ms,
+                note,
+                ..
+            } = row(task);
             json!({
                 "task": identity, "state": word, "time": time, "run": run,
                 "duration_ms": duration_ms, "note": note,

@@ -53,7 +53,10 @@ impl Terminal {
             name: String::new(),
             skipped: None,
         };
-        Self { options, screen: Arc::new(Mutex::new(screen)) }
+        Self {
+            options,
+            screen: Arc::new(Mutex::new(screen)),
+        }
     }
 
     /// Shows one event.
@@ -61,21 +64,43 @@ impl Terminal {
         let mut screen = self.screen.lock().unwrap_or_else(|e| e.into_inner());
         let style = self.options.style;
         match event {
-            Event::RunStarted { playbook, tasks_total, check_mode } => {
-                let mode = if *check_mode { " (check mode: nothing is changed)" } else { "" };
+            Event::RunStarted {
+                playbook,
+                tasks_total,
+                check_mode,
+            } => {
+                let mode = if *check_mode {
+                    " (check mode: nothing is changed)"
+                } else {
+                    ""
+                };
                 screen.line(&format!("{playbook}: {tasks_total} tasks{mode}"));
             }
             Event::PlayStarted { play } => {
-                screen.line(&format!("\n{}", style.paint(Ink::Strong, &format!("PLAY {play}"))));
+                screen.line(&format!(
+                    "\n{}",
+                    style.paint(Ink::Strong, &format!("PLAY {play}"))
+                ));
             }
-            Event::TaskStarted { name, item, reason, .. } => {
+            Event::TaskStarted {
+                name, item, reason, ..
+            } => {
                 let name = with_item(name, item.as_deref());
                 if let Some(reason) = reason {
-                    screen.line(&format!("  {} {name}: {reason}", style.paint(Ink::Calm, "again  ")));
+                    screen.line(&format!(
+                        "  {} {name}: {reason}",
+                        style.paint(Ink::Calm, "again  ")
+                    ));
                 }
                 screen.begin(name, self.options.bars);
             }
-            Event::TaskProgress { done, total, unit, what, .. } => {
+            Event::TaskProgress {
+                done,
+                total,
+                unit,
+                what,
+                ..
+            } => {
                 screen.progress(*done, *total, *unit, what.as_deref());
             }
             Event::TaskOutput { line, .. } => {
@@ -83,9 +108,18 @@ impl Terminal {
                     screen.line(&style.paint(Ink::Faint, &format!("          | {line}")));
                 }
             }
-            Event::TaskFinished { name, item, status, result, summary, duration_ms, .. } => {
+            Event::TaskFinished {
+                name,
+                item,
+                status,
+                result,
+                summary,
+                duration_ms,
+                ..
+            } => {
                 screen.end();
-                let name = if *status == Status::Skipped && item.is_some() && !self.options.verbose {
+                let name = if *status == Status::Skipped && item.is_some() && !self.options.verbose
+                {
                     if screen.skipped.as_deref() == Some(name) {
                         return;
                     }
@@ -110,16 +144,28 @@ impl Terminal {
                     }
                 }
             }
-            Event::ServiceStarted { service, container, duration_ms } => {
+            Event::ServiceStarted {
+                service,
+                container,
+                duration_ms,
+            } => {
                 let took = units::duration(Duration::from_millis(*duration_ms));
                 screen.line(&style.paint(
                     Ink::Faint,
                     &format!("  service {service} is ready in container {container} ({took})"),
                 ));
             }
-            Event::ServiceStopped { service, left_over, duration_ms } => {
+            Event::ServiceStopped {
+                service,
+                left_over,
+                duration_ms,
+            } => {
                 let took = units::duration(Duration::from_millis(*duration_ms));
-                let whose = if *left_over { ", left over by an earlier run, was" } else { " was" };
+                let whose = if *left_over {
+                    ", left over by an earlier run, was"
+                } else {
+                    " was"
+                };
                 screen.line(&style.paint(
                     Ink::Faint,
                     &format!("  service {service}{whose} stopped and removed ({took})"),
@@ -129,9 +175,16 @@ impl Terminal {
                 screen.line(&style.paint(Ink::Faint, &format!("  handler {handler} is due")));
             }
             Event::Warning { message } => {
-                screen.line(&format!("{} {message}", style.paint(Ink::Change, "warning:")));
+                screen.line(&format!(
+                    "{} {message}",
+                    style.paint(Ink::Change, "warning:")
+                ));
             }
-            Event::RunFinished { outcome, stats, duration_ms } => {
+            Event::RunFinished {
+                outcome,
+                stats,
+                duration_ms,
+            } => {
                 screen.end();
                 let took = units::duration(Duration::from_millis(*duration_ms));
                 screen.line(&recap(style, outcome, stats, &took));
@@ -188,7 +241,11 @@ impl Screen {
             if self.started.elapsed() < LONG && total.is_none() {
                 return;
             }
+            let all_there = total.is_some_and(|total| done >= total);
             bar.set_style(style_of(match (unit, total) {
+                // The last byte is rarely the end: indexes are built, files are synced.
+                (Unit::Bytes, Some(_)) if all_there => "  {spinner} {msg} {bytes}, finishing {elapsed}",
+                (Unit::Items, Some(_)) if done == 0 => "  {spinner} {msg} {pos}/{len} {elapsed}",
                 (Unit::Bytes, Some(_)) => {
                     "  {spinner} {msg} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec}, {eta} left"
                 }
@@ -221,7 +278,13 @@ fn style_of(template: &str) -> ProgressStyle {
         .progress_chars("=> ")
 }
 
-fn plain_progress(name: &str, done: u64, total: Option<u64>, unit: Unit, since: Duration) -> String {
+fn plain_progress(
+    name: &str,
+    done: u64,
+    total: Option<u64>,
+    unit: Unit,
+    since: Duration,
+) -> String {
     let show = |count: u64| match unit {
         Unit::Bytes => units::bytes(count),
         Unit::Items => count.to_string(),

@@ -273,11 +273,21 @@ impl History {
     }
 
     fn resolve(&mut self, record: &Record) {
-        let Body::TaskResolved { task, answer, reason, user, fingerprint } = &record.body else {
+        let Body::TaskResolved {
+            task,
+            answer,
+            reason,
+            user,
+            fingerprint,
+        } = &record.body
+        else {
             return;
         };
         let now = match (answer, self.tasks.get(task)) {
-            (Answer::Redo, _) => TaskHistory::Redo { user: user.clone(), reason: reason.clone() },
+            (Answer::Redo, _) => TaskHistory::Redo {
+                user: user.clone(),
+                reason: reason.clone(),
+            },
             (Answer::Done, Some(TaskHistory::Finished(finished))) => {
                 let mut finished = finished.clone();
                 if let Some(fingerprint) = fingerprint {
@@ -290,7 +300,9 @@ impl History {
                     Some(TaskHistory::Interrupted(attempt)) => Some(attempt),
                     _ => None,
                 };
-                let print = fingerprint.clone().or(attempt.map(|known| known.fingerprint.clone()));
+                let print = fingerprint
+                    .clone()
+                    .or(attempt.map(|known| known.fingerprint.clone()));
                 let Some(fingerprint) = print else { return };
                 TaskHistory::Finished(Box::new(Finished {
                     run: record.run.clone(),

@@ -71,7 +71,10 @@ fn locked(path: &Path, file: &mut File) -> StateError {
         "" => "an unknown process".to_owned(),
         text => text.to_owned(),
     };
-    StateError::Locked { path: path.to_path_buf(), holder }
+    StateError::Locked {
+        path: path.to_path_buf(),
+        holder,
+    }
 }
 
 #[cfg(test)]

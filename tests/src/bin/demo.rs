@@ -76,9 +76,15 @@ fn demo(arguments: &Arguments) -> Result<bool, LabError> {
 
     headline("The same command again: it continues where it was killed");
     show(&agent.run());
-    let status = agent.run().status().map_err(io_error("run", &agent.binary))?;
+    let status = agent
+        .run()
+        .status()
+        .map_err(io_error("run", &agent.binary))?;
     if !status.success() {
-        println!("the run ended with {status}; the site stays in {}", site.root.display());
+        println!(
+            "the run ended with {status}; the site stays in {}",
+            site.root.display()
+        );
         site.keep()?;
         return Ok(false);
     }
@@ -93,25 +99,40 @@ fn demo(arguments: &Arguments) -> Result<bool, LabError> {
 
     headline("The state directory");
     let mut verify = Command::new(&agent.binary);
-    verify.args(["state", "verify", "--state-dir"]).arg(&agent.state);
+    verify
+        .args(["state", "verify", "--state-dir"])
+        .arg(&agent.state);
     if arguments.keep.is_none() {
         // The files that the tasks made go with the site.
         verify.arg("--no-outputs");
     }
     show(&verify);
-    let sound = verify.status().map_err(io_error("run", &agent.binary))?.success();
+    let sound = verify
+        .status()
+        .map_err(io_error("run", &agent.binary))?
+        .success();
     let playbook_state = agent.state.join(agent::PLAYBOOK);
-    println!("\nWhat ran is in {}: journal.jsonl and a log of each task.", playbook_state.display());
+    println!(
+        "\nWhat ran is in {}: journal.jsonl and a log of each task.",
+        playbook_state.display()
+    );
     if arguments.keep.is_some() {
         println!("The site stays in {}; remove it with", site.root.display());
-        println!("    cargo run --quiet --package lab --bin lab -- site remove {}", site.root.display());
+        println!(
+            "    cargo run --quiet --package lab --bin lab -- site remove {}",
+            site.root.display()
+        );
     } else {
         println!("The site is removed; `cargo demo --keep DIR` leaves it for playing with.");
     }
     let well = equal && calm && sound;
     println!(
         "\n{} after {:.0} s",
-        if well { "The demo went well" } else { "THE DEMO FAILED" },
+        if well {
+            "The demo went well"
+        } else {
+            "THE DEMO FAILED"
+        },
         started.elapsed().as_secs_f64()
     );
     Ok(well)
@@ -127,7 +148,10 @@ fn show(command: &Command) {
 
 /// Starts a run and kills it while psql is at work in the work server.
 fn kill_in_the_restore(agent: &Agent) -> Result<(), LabError> {
-    let mut run = agent.run().spawn().map_err(io_error("run", &agent.binary))?;
+    let mut run = agent
+        .run()
+        .spawn()
+        .map_err(io_error("run", &agent.binary))?;
     let patience = Duration::from_secs(600);
     agent.wait_for_record(&mut run, "task_started", "restore-work", patience)?;
     agent::wait_for(&mut run, "psql at work", Duration::from_secs(60), || {
@@ -158,7 +182,9 @@ fn tell_what_was_redone(journal: &[Value]) {
         .filter(|record| record["event"] == "run_started")
         .filter_map(|record| record["run"].as_str())
         .collect();
-    let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return };
+    let (Some(first), Some(last)) = (runs.first(), runs.last()) else {
+        return;
+    };
     let tasks = |run: &str, event: &str| -> BTreeSet<&str> {
         journal
             .iter()
@@ -167,9 +193,15 @@ fn tell_what_was_redone(journal: &[Value]) {
             .collect()
     };
     let done = tasks(first, "task_finished");
-    let cut: Vec<_> = tasks(first, "task_started").difference(&done).copied().collect();
+    let cut: Vec<_> = tasks(first, "task_started")
+        .difference(&done)
+        .copied()
+        .collect();
     let second = tasks(last, "task_finished");
-    println!("\nSkipped, because the journal proves them done: {} tasks", done.len());
+    println!(
+        "\nSkipped, because the journal proves them done: {} tasks",
+        done.len()
+    );
     println!("Redone, because the kill cut them short:");
     for task in &cut {
         println!("  {task}");
@@ -215,7 +247,10 @@ fn compare(site: &Site, before: &Evidence) -> Result<bool, LabError> {
     let copy = site.root.join("compare");
     let purpose = "copy the migrated database";
     lab::tool::run(
-        Command::new("cp").args(["-a", "--reflink=auto"]).arg(site.postgres_dir()).arg(&copy),
+        Command::new("cp")
+            .args(["-a", "--reflink=auto"])
+            .arg(site.postgres_dir())
+            .arg(&copy),
         purpose,
     )?;
     let server = Server::start(&site.images.new, Some(&copy), &ServerOptions::default())?;
@@ -233,9 +268,7 @@ fn compare(site: &Site, before: &Evidence) -> Result<bool, LabError> {
     let old_server = Server::start(&site.images.old, Some(&old), &ServerOptions::default())?;
     old_server.wait_until_ready()?;
     let kept = check::table_checksums_of(&old_server, &shared)?;
-    let applied_once = server.psql(
-        "select (select max(next_value) from id_sequence)",
-    )?;
+    let applied_once = server.psql("select (select max(next_value) from id_sequence)")?;
     old_server.stop()?;
     server.stop()?;
     let mut equal = true;
@@ -244,12 +277,17 @@ fn compare(site: &Site, before: &Evidence) -> Result<bool, LabError> {
         rows += old.rows;
         if after.get(table) != Some(old) {
             equal = false;
-            println!("  {table}: {} rows before, {:?} after", old.rows, after.get(table));
+            println!(
+                "  {table}: {} rows before, {:?} after",
+                old.rows,
+                after.get(table)
+            );
         }
     }
-    let untouched = before.tables.iter().all(|(table, old)| {
-        kept.get(table).is_some_and(|kept| kept.rows == old.rows)
-    });
+    let untouched = before
+        .tables
+        .iter()
+        .all(|(table, old)| kept.get(table).is_some_and(|kept| kept.rows == old.rows));
     println!(
         "{} tables, {rows} rows: {} (SHA-256 of every row, by psql, in all columns that the updates leave alone)",
         kept.len(),
@@ -267,11 +305,21 @@ fn compare(site: &Site, before: &Evidence) -> Result<bool, LabError> {
 }
 
 fn rerun_touches_nothing(agent: &Agent, site: &Site) -> Result<bool, LabError> {
-    let containers = || images::docker(&["ps", "--all", "--quiet", "--filter", "label=io.kaapana.agent.state"]);
+    let containers = || {
+        images::docker(&[
+            "ps",
+            "--all",
+            "--quiet",
+            "--filter",
+            "label=io.kaapana.agent.state",
+        ])
+    };
     let (before, looked) = (inodes(&site.fast_data_dir)?, Instant::now());
     // No Docker at all: a run that does not need it does not ask for it.
     let mut rerun = agent.run();
-    rerun.env("DOCKER_HOST", "unix:///nonexistent/docker.sock").stdout(Stdio::null());
+    rerun
+        .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+        .stdout(Stdio::null());
     let status = rerun.status().map_err(io_error("run", &agent.binary))?;
     let took = looked.elapsed();
     let ran = agent
@@ -284,7 +332,11 @@ fn rerun_touches_nothing(agent: &Agent, site: &Site) -> Result<bool, LabError> {
     let calm = status.success() && ran == 0 && inodes(&site.fast_data_dir)? == before;
     println!(
         "{} in {} ms: {ran} tasks run, containers of the agent: {}",
-        if calm { "nothing was touched" } else { "SOMETHING WAS TOUCHED" },
+        if calm {
+            "nothing was touched"
+        } else {
+            "SOMETHING WAS TOUCHED"
+        },
         took.as_millis(),
         containers()?.lines().count()
     );
@@ -298,7 +350,12 @@ fn inodes(dir: &Path) -> Result<Vec<String>, LabError> {
     for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
         let path = entry.map_err(io_error("list", dir))?.path();
         let meta = fs::symlink_metadata(&path).map_err(io_error("inspect", &path))?;
-        found.push(format!("{} {} {}", path.display(), meta.ino(), meta.ctime_nsec()));
+        found.push(format!(
+            "{} {} {}",
+            path.display(),
+            meta.ino(),
+            meta.ctime_nsec()
+        ));
     }
     found.sort();
     Ok(found)

@@ -144,6 +144,30 @@ pub async fn remove(docker: &Docker, name: &str) -> Result<(), DockerError> {
     }
 }
 
+/// Kills and removes a container whose data is thrown away. One that is already gone is fine.
+///
+/// # Errors
+/// Docker refuses or does not answer.
+pub async fn discard(docker: &Docker, name: &str) -> Result<(), DockerError> {
+    let options = RemoveContainerOptions {
+        v: true,
+        force: true,
+        link: false,
+    };
+    let removed = docker.remove_container(name, Some(options)).await;
+    match removed.map_err(DockerError::api(format!("remove container {name}"))) {
+        Err(DockerError::Api {
+            status: Some(404), ..
+        }) => Ok(()),
+        Err(DockerError::Api {
+            status: Some(409),
+            message,
+            ..
+        }) if message.contains("already in progress") => wait_gone(docker, name).await,
+        other => other,
+    }
+}
+
 async fn wait_gone(docker: &Docker, name: &str) -> Result<(), DockerError> {
     for _ in 0..300 {
         if inspect(docker, name).await?.is_none() {

@@ -222,6 +222,25 @@ pub async fn stop(
     Ok(())
 }
 
+/// Kills and removes every container of a service whose data is thrown away, running or not.
+///
+/// # Errors
+/// Docker refuses or does not answer.
+pub(crate) async fn discard(
+    ctx: &TaskContext,
+    identity: &ServiceIdentity,
+) -> Result<(), DockerError> {
+    let docker = super::client::connect(ctx).await?;
+    let mine = [
+        format!("{STATE}={}", identity.state_id),
+        format!("{SERVICE}={}", identity.service),
+    ];
+    for id in list_by_labels(&docker, &mine).await? {
+        lifecycle::discard(&docker, &id).await?;
+    }
+    Ok(())
+}
+
 /// Stops and removes the containers of this state's services that are not in `keep` (names of
 /// services), and returns the names of the services that were found.
 ///

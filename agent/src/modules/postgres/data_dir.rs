@@ -66,14 +66,22 @@ impl TypedModule for PostgresqlDataDirectory {
 }
 
 /// What a data directory is.
-struct Found {
-    version: String,
-    meta: fs::Metadata,
-    size: u64,
-    postmaster_pid: Option<String>,
+pub(super) struct Found {
+    /// Content of PG_VERSION.
+    pub version: String,
+    /// Of the directory.
+    pub meta: fs::Metadata,
+    /// Bytes on disk.
+    pub size: u64,
+    /// Content of postmaster.pid, where there is one.
+    pub postmaster_pid: Option<String>,
 }
 
-fn look(path: &Path) -> Result<Found, PostgresError> {
+/// Looks at a data directory.
+///
+/// # Errors
+/// It is missing, empty, damaged, or none at all.
+pub(super) fn look(path: &Path) -> Result<Found, PostgresError> {
     let wrong = |code: &'static str, message: &str, help: &str| PostgresError::DataDirectory {
         path: path.to_path_buf(),
         message: message.to_owned(),
@@ -132,28 +140,20 @@ fn look(path: &Path) -> Result<Found, PostgresError> {
              remove it and run the playbook again",
         ));
     }
+    // Links (tablespaces) are not followed.
+    let size = fs_extra::dir::get_size(path).map_err(|error| {
+        wrong(
+            "postgresql::data_directory_unreadable",
+            &format!("cannot be measured: {error}"),
+            "run as root; a server that is at work on it makes files come and go",
+        )
+    })?;
     Ok(Found {
         version,
         meta,
-        size: size_of(path),
+        size,
         postmaster_pid: fs::read_to_string(path.join("postmaster.pid")).ok(),
     })
-}
-
-/// Sums up what is on disk, not following links; what vanishes meanwhile counts nothing.
-fn size_of(path: &Path) -> u64 {
-    let mut total = 0;
-    let mut todo = vec![path.to_path_buf()];
-    while let Some(folder) = todo.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(meta) if meta.is_dir() => todo.push(entry.path()),
-                Ok(meta) => total += meta.blocks() * 512,
-                Err(_) => {}
-            }
-        }
-    }
-    total
 }
 
 #[async_trait]

@@ -9,6 +9,12 @@ pub mod error;
 mod files;
 mod history;
 pub mod holders;
+mod initdb;
+mod initdb_error;
+#[cfg(test)]
+mod initdb_live_tests;
+mod initdb_place;
+mod initdb_server;
 mod json;
 #[cfg(test)]
 mod live_kill_tests;
@@ -32,6 +38,7 @@ mod verify;
 pub use data_dir::PostgresqlDataDirectory;
 pub use dump::PostgresqlDump;
 pub use error::{PostgresError, SqlError};
+pub use initdb::PostgresqlInitdb;
 pub use ping::PostgresqlPing;
 pub use query::{PostgresqlQuery, PostgresqlSelect};
 pub use restore::PostgresqlRestore;
@@ -48,6 +55,7 @@ pub fn modules() -> Vec<ModuleSpec> {
     vec![
         spec_of::<PostgresqlDataDirectory>(),
         spec_of::<PostgresqlDump>(),
+        spec_of::<PostgresqlInitdb>(),
         spec_of::<PostgresqlPing>(),
         spec_of::<PostgresqlQuery>(),
         spec_of::<PostgresqlSelect>(),
