@@ -189,7 +189,9 @@ impl Engine {
                 Ok(()) => session.plays().await,
                 Err(stop) => Err(stop),
             };
-            session.stop_services().await.and(ended)
+            let stopped = session.stop_services().await;
+            // The first error is the one to tell: what stopping says may only follow from it.
+            ended.and_then(|end| stopped.map(|()| end))
         } else {
             Ok(RunEnd::DecisionNeeded(decisions))
         };
