@@ -56,8 +56,10 @@ pub enum ControlError {
         message: String,
     },
     /// Nobody confirmed.
-    #[error("not confirmed: {reason}")]
+    #[error("not confirmed: {reason}; the question is:\n{prompt}")]
     NotConfirmed {
+        /// What a person is asked, and told to do.
+        prompt: String,
         /// Why.
         reason: String,
     },

@@ -77,13 +77,15 @@ impl Module for PauseModule {
             let prompt = ctx.redactor.text(prompt);
             let confirm = std::sync::Arc::clone(&ctx.confirm);
             // Reading a terminal blocks; the thread is left behind when the run is interrupted.
-            let asking = detached(move || confirm.confirm(&prompt));
+            let question = prompt.clone();
+            let asking = detached(move || confirm.confirm(&question));
             let answer = tokio::select! {
                 () = ctx.cancel.cancelled() => return Err(ModuleError::Cancelled),
                 answer = asking => answer,
             };
             let answer = answer.unwrap_or_else(|| Err("asking failed".into()));
-            confirmed_by = Some(answer.map_err(|reason| ControlError::NotConfirmed { reason })?);
+            confirmed_by =
+                Some(answer.map_err(|reason| ControlError::NotConfirmed { prompt, reason })?);
         }
         let end = Zoned::now();
         let seconds =
