@@ -82,7 +82,8 @@ impl Places {
         self.character_at(start + offset)
     }
 
-    /// A parse error; where a tab indents a line at or before it, the tab is what is wrong.
+    /// A parse error; where a tab indents a line before it, or the line behind it, the tab is what is
+    /// wrong: a text that runs on over such a line is complained of where it begins.
     pub fn syntax_problem(&self, at: Location, message: &str, scalars: &[Location]) -> Problem {
         if let Some(tab) = self.tab_before(&at, scalars) {
             return Problem::new(
@@ -105,9 +106,13 @@ impl Places {
     fn tab_before(&self, at: &Location, scalars: &[Location]) -> Option<Location> {
         let mut found = None;
         let mut start = 0;
+        let mut behind = false;
         for line in self.file.text.split_inclusive('\n') {
             if start > at.start {
-                break;
+                if behind {
+                    break;
+                }
+                behind = true;
             }
             let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
             if let Some(tab) = line[..indent].find('\t') {

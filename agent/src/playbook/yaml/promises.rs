@@ -54,6 +54,10 @@ fn places_are_right_behind_umlauts() {
 fn wrong_texts_are_refused_at_their_place() {
     for (text, expected) in [
         (
+            "a: b\n\tc: 1\n",
+            "2:1 a tab indents this line = a tab has no fixed width in YAML: indent with spaces",
+        ),
+        (
             "a:\n\tb: 1\n",
             "2:1 a tab indents this line = a tab has no fixed width in YAML: indent with spaces",
         ),
