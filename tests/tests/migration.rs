@@ -187,7 +187,7 @@ fn a_run_killed_in_the_last_script_is_continued() -> Outcome {
 /// The script stands still at its end, its work done and not committed, as long as a file is in the
 /// container: that file goes with the container, and the script itself stays the same.
 fn killed_in_script(version: &str) -> Outcome {
-    const HOLD: &str = "do $$ begin while pg_stat_file('/tmp/hold', true) is not null loop \
+    const HOLD: &str = "do $$ begin while (pg_stat_file('/tmp/hold', true)).size is not null loop \
                         perform pg_sleep(0.01); end loop; end $$;\n";
     let migration = Migration::begin(Scale::S)?;
     let held = format!("update-{version}-psql.sql");
