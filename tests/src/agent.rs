@@ -100,7 +100,8 @@ impl Agent {
     /// # Errors
     /// They cannot be written.
     pub fn set(&self, more: &Value) -> Result<(), LabError> {
-        let text = fs::read_to_string(&self.variables).map_err(io_error("read", &self.variables))?;
+        let text =
+            fs::read_to_string(&self.variables).map_err(io_error("read", &self.variables))?;
         let mut all: Value = serde_json::from_str(&text)
             .map_err(|error| LabError::Unexpected(format!("read the variables: {error}")))?;
         if let (Some(all), Some(more)) = (all.as_object_mut(), more.as_object()) {

@@ -64,7 +64,11 @@ impl Evidence {
         })?;
         server.stop()?;
         workplace::remove_any(&copy)?;
-        Ok(Self { columns: own, tables, counter })
+        Ok(Self {
+            columns: own,
+            tables,
+            counter,
+        })
     }
 
     /// Names every table in which the other one differs.
@@ -75,7 +79,10 @@ impl Evidence {
             .filter(|(table, sum)| other.tables.get(*table) != Some(sum))
             .map(|(table, sum)| {
                 let found = other.tables.get(table).map(|sum| sum.rows);
-                format!("{table}: {} rows before, {found:?} after, or another content", sum.rows)
+                format!(
+                    "{table}: {} rows before, {found:?} after, or another content",
+                    sum.rows
+                )
             })
             .collect()
     }

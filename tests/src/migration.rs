@@ -42,7 +42,12 @@ impl Migration {
         let site = Site::temporary(scale)?;
         let agent = Agent::on(&site)?;
         let original = identity(&site.postgres_dir())?;
-        Ok(Self { site, agent, original, _turn: turn })
+        Ok(Self {
+            site,
+            agent,
+            original,
+            _turn: turn,
+        })
     }
 
     /// Where the 0.2 database is kept.
@@ -84,7 +89,12 @@ impl Migration {
     #[must_use]
     pub fn is_open(&self, task: &str) -> bool {
         let journal = self.agent.journal();
-        let count = |event| journal.iter().filter(|r| agent::is_about(r, event, task)).count();
+        let count = |event| {
+            journal
+                .iter()
+                .filter(|r| agent::is_about(r, event, task))
+                .count()
+        };
         count("task_started") > count("task_finished")
     }
 
@@ -92,9 +102,8 @@ impl Migration {
     #[must_use]
     pub fn container(&self, service: &str) -> Option<String> {
         let journal = self.agent.journal();
-        let of_service = |record: &&Value| {
-            record["event"] == "service_started" && record["service"] == service
-        };
+        let of_service =
+            |record: &&Value| record["event"] == "service_started" && record["service"] == service;
         let record = journal.iter().rev().find(of_service)?;
         record["container"].as_str().map(str::to_owned)
     }
@@ -103,7 +112,9 @@ impl Migration {
     #[must_use]
     pub fn state_id(&self) -> Option<String> {
         let journal = self.agent.journal();
-        journal.first().and_then(|record| record["state_id"].as_str().map(str::to_owned))
+        journal
+            .first()
+            .and_then(|record| record["state_id"].as_str().map(str::to_owned))
     }
 
     /// Fails if anything of the agent is left but what it should leave.
@@ -111,10 +122,14 @@ impl Migration {
     /// # Errors
     /// A container with the state's label is there, or a half-made file or directory.
     pub fn must_leave_nothing(&self) -> Result<(), LabError> {
-        let id = self.state_id().ok_or_else(|| wrong("the journal has no state id"))?;
+        let id = self
+            .state_id()
+            .ok_or_else(|| wrong("the journal has no state id"))?;
         let filter = format!("label=io.kaapana.agent.state={id}");
         let containers = docker(&["ps", "--all", "--format", "{{.Names}}", "--filter", &filter])?;
-        must(containers.trim().is_empty(), || format!("containers are left: {containers}"))?;
+        must(containers.trim().is_empty(), || {
+            format!("containers are left: {containers}")
+        })?;
         let ends = [".partial", ".initializing", ".removing", "_restoring"];
         let files = left_overs(&self.site.root, &ends)?;
         must(files.is_empty(), || format!("files are left: {files:?}"))
@@ -127,24 +142,39 @@ impl Migration {
     pub fn must_have_ended_right(&self) -> Result<(), LabError> {
         self.must_leave_nothing()?;
         let (site, kept) = (&self.site, self.kept_dir());
-        must(identity(&kept)? == self.original, || "the kept database is another directory".into())?;
+        must(identity(&kept)? == self.original, || {
+            "the kept database is another directory".into()
+        })?;
         let meta = fs::metadata(site.postgres_dir()).map_err(io_error("inspect", &kept))?;
         let found = (meta.uid(), meta.mode() & 0o7777);
-        must(found == (70, 0o700), || format!("owner and mode of the new database are {found:?}"))?;
+        must(found == (70, 0o700), || {
+            format!("owner and mode of the new database are {found:?}")
+        })?;
         for gone in [self.work_dir(), self.new_dir()] {
-            must(!gone.exists(), || format!("{} is still there", gone.display()))?;
+            must(!gone.exists(), || {
+                format!("{} is still there", gone.display())
+            })?;
         }
 
         let before = original_content(site)?;
         let old = Evidence::of(site, &site.images.old, &kept, None)?;
-        must(old == *before, || format!("the kept database changed: {:?}", before.differences(&old)))?;
+        must(old == *before, || {
+            format!("the kept database changed: {:?}", before.differences(&old))
+        })?;
         let new_dir = site.postgres_dir();
         let new = Evidence::of(site, &site.images.new, &new_dir, Some(&before.columns))?;
         let differences = shared_content(site, &new)?.differences(&new);
-        must(differences.is_empty(), || format!("the new database differs: {differences:?}"))?;
-        must(new.tables.len() >= 35, || format!("only {} tables are shared", new.tables.len()))?;
+        must(differences.is_empty(), || {
+            format!("the new database differs: {differences:?}")
+        })?;
+        must(new.tables.len() >= 35, || {
+            format!("only {} tables are shared", new.tables.len())
+        })?;
         must(new.counter == before.counter + 1, || {
-            format!("the counter went from {} to {}: a script did not run once", before.counter, new.counter)
+            format!(
+                "the counter went from {} to {}: a script did not run once",
+                before.counter, new.counter
+            )
         })
     }
 
@@ -153,12 +183,20 @@ impl Migration {
     /// # Errors
     /// Says what is wrong.
     pub fn must_be_passed_over(&self) -> Result<(), LabError> {
-        let before = (inodes(&self.site.fast_data_dir)?, inodes(&self.site.backup_dir)?);
+        let before = (
+            inodes(&self.site.fast_data_dir)?,
+            inodes(&self.site.backup_dir)?,
+        );
         let mut again = self.agent.run();
         again.env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
         Running::start(&mut again)?.end()?.must_have(0)?;
-        let after = (inodes(&self.site.fast_data_dir)?, inodes(&self.site.backup_dir)?);
-        must(before == after, || "a run of a finished migration touched the data".into())?;
+        let after = (
+            inodes(&self.site.fast_data_dir)?,
+            inodes(&self.site.backup_dir)?,
+        );
+        must(before == after, || {
+            "a run of a finished migration touched the data".into()
+        })?;
         let started = self.started_in_the_last_run();
         must(started.is_empty(), || format!("it ran again: {started:?}"))
     }
@@ -167,9 +205,14 @@ impl Migration {
     #[must_use]
     pub fn started_in_the_last_run(&self) -> Vec<String> {
         let journal = self.agent.journal();
-        let last = journal.iter().rev().take_while(|record| record["event"] != "run_started");
+        let last = journal
+            .iter()
+            .rev()
+            .take_while(|record| record["event"] != "run_started");
         let started = last.filter(|record| record["event"] == "task_started");
-        started.filter_map(|record| record["task"].as_str().map(str::to_owned)).collect()
+        started
+            .filter_map(|record| record["task"].as_str().map(str::to_owned))
+            .collect()
     }
 }
 
@@ -230,7 +273,10 @@ impl Running {
         let child = self.child()?;
         let program = Path::new("kaapana-agent");
         child.kill().map_err(io_error("kill", program))?;
-        child.wait().map(drop).map_err(io_error("wait for", program))
+        child
+            .wait()
+            .map(drop)
+            .map_err(io_error("wait for", program))
     }
 
     /// Sends a signal by its name.
@@ -249,15 +295,25 @@ impl Running {
     /// The process cannot be waited for.
     pub fn end(mut self) -> Result<Ended, LabError> {
         let child = self.0.take().ok_or_else(|| wrong("the agent has ended"))?;
-        let Output { status, stdout, stderr } = child
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = child
             .wait_with_output()
             .map_err(io_error("wait for", Path::new("kaapana-agent")))?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Ended { code: status.code(), stdout: text(stdout), stderr: text(stderr) })
+        Ok(Ended {
+            code: status.code(),
+            stdout: text(stdout),
+            stderr: text(stderr),
+        })
     }
 
     fn stop_and_read(&mut self) -> String {
-        let Some(mut child) = self.0.take() else { return String::new() };
+        let Some(mut child) = self.0.take() else {
+            return String::new();
+        };
         let _ = child.kill();
         child.wait_with_output().map_or_else(
             |error: io::Error| error.to_string(),
@@ -297,7 +353,10 @@ impl Ended {
     /// It is another; the error has what was printed.
     pub fn must_have(&self, code: i32) -> Result<(), LabError> {
         must(self.code == Some(code), || {
-            format!("exit code {:?} instead of {code}\n{}{}", self.code, self.stdout, self.stderr)
+            format!(
+                "exit code {:?} instead of {code}\n{}{}",
+                self.code, self.stdout, self.stderr
+            )
         })
     }
 
@@ -323,7 +382,11 @@ impl Ended {
 /// # Errors
 /// `holds` is false.
 pub fn must(holds: bool, message: impl FnOnce() -> String) -> Result<(), LabError> {
-    if holds { Ok(()) } else { Err(LabError::Unexpected(message())) }
+    if holds {
+        Ok(())
+    } else {
+        Err(LabError::Unexpected(message()))
+    }
 }
 
 fn wrong(message: &str) -> LabError {
@@ -371,7 +434,9 @@ static GOING_ON: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 impl Turn {
     fn take() -> Self {
         let (count, freed) = &GOING_ON;
-        let going_on = count.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let going_on = count
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut going_on = freed
             .wait_while(going_on, |count| *count >= SIDE_BY_SIDE)
             .unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -383,7 +448,9 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let (count, freed) = &GOING_ON;
-        *count.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) -= 1;
+        *count
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) -= 1;
         freed.notify_one();
     }
 }

@@ -161,7 +161,15 @@ impl Mount {
     pub fn tmpfs(dir: &Path, size: &str) -> Result<Self, LabError> {
         require_root("mount a small filesystem")?;
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size},mode=755"), "tmpfs"]).arg(dir);
+        mount
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={size},mode=755"),
+                "tmpfs",
+            ])
+            .arg(dir);
         tool::run(&mut mount, "mount a small filesystem")?;
         Ok(Self(dir.to_path_buf()))
     }
@@ -172,7 +180,9 @@ impl Mount {
     /// More is in it than fits.
     pub fn resize(&self, size: &str) -> Result<(), LabError> {
         let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,size={size}")]).arg(&self.0);
+        mount
+            .args(["-o", &format!("remount,size={size}")])
+            .arg(&self.0);
         tool::run(&mut mount, "resize a small filesystem").map(drop)
     }
 }
@@ -186,7 +196,11 @@ impl Drop for Mount {
 /// Unmounts everything that is mounted on a directory or below it, so that it can be removed.
 pub fn unmount_below(dir: &Path) {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    for target in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+    for target in mounts
+        .lines()
+        .rev()
+        .filter_map(|line| line.split(' ').nth(1))
+    {
         if Path::new(target).starts_with(dir) {
             // Detached at once, even if somebody still looks into it.
             let _ = tool::run(Command::new("umount").args(["--lazy", target]), "unmount");

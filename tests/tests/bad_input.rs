@@ -23,20 +23,31 @@ fn run_files(dir: &Path, files: &[(&str, &str)], more: &[&str]) -> Result<Ended,
         fs::write(dir.join(name), text)?;
     }
     let mut command = Command::new(lab::agent::binary()?);
-    command.args(["run", "--output", "json"]).arg(dir.join(files[0].0));
+    command
+        .args(["run", "--output", "json"])
+        .arg(dir.join(files[0].0));
     command.args(more).arg("--state-dir").arg(dir.join("state"));
     Ok(Running::start(&mut command)?.end()?)
 }
 
 /// `code file:line:column` of every problem that was told.
 fn problems(ended: &Ended) -> Vec<String> {
-    let lines = ended.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let problems = lines.filter(|event| event["event"] == "problem").map(|problem| {
-        let file = Path::new(problem["file"].as_str().unwrap_or_default());
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let code = problem["code"].as_str().unwrap_or_default();
-        format!("{code} {name}:{}:{}", problem["line"], problem["column"])
-    });
+    let lines = ended
+        .stdout
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let problems = lines
+        .filter(|event| event["event"] == "problem")
+        .map(|problem| {
+            let file = Path::new(problem["file"].as_str().unwrap_or_default());
+            let name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let code = problem["code"].as_str().unwrap_or_default();
+            format!("{code} {name}:{}:{}", problem["line"], problem["column"])
+        });
     problems.collect()
 }
 
@@ -107,10 +118,19 @@ fn people_are_shown_the_line_and_the_place_in_it() -> Outcome {
     let path = dir.path().join("main.yaml");
     fs::write(&path, "- hosts: localhost\n  tasks:\n    - comand: echo\n")?;
     let mut command = Command::new(lab::agent::binary()?);
-    command.arg("run").arg(&path).arg("--state-dir").arg(dir.path().join("state"));
+    command
+        .arg("run")
+        .arg(&path)
+        .arg("--state-dir")
+        .arg(dir.path().join("state"));
     let ended = Running::start(&mut command)?.end()?;
     ended.must_have(5)?;
-    ended.must_say(&["main.yaml:3:7]", "- comand: echo", "did you mean `command`?", "nothing was run"])?;
+    ended.must_say(&[
+        "main.yaml:3:7]",
+        "- comand: echo",
+        "did you mean `command`?",
+        "nothing was run",
+    ])?;
     Ok(())
 }
 
@@ -118,7 +138,10 @@ fn people_are_shown_the_line_and_the_place_in_it() -> Outcome {
 fn an_extra_variable_without_a_value_is_refused() -> Outcome {
     let dir = tempfile::tempdir()?;
     let main = "- hosts: localhost\n  tasks:\n    - debug: {msg: x}\n";
-    for (wrong, why) in [("nonsense", "is no `key=value`"), ("@/nonexistent.yaml", "failed to read the variables file")] {
+    for (wrong, why) in [
+        ("nonsense", "is no `key=value`"),
+        ("@/nonexistent.yaml", "failed to read the variables file"),
+    ] {
         let ended = run_files(dir.path(), &[("main.yaml", main)], &["-e", wrong])?;
         ended.must_have(5)?;
         ended.must_say(&["arguments::extra_vars", why])?;
@@ -137,7 +160,12 @@ struct Refusal {
 impl Refusal {
     fn must_be(&self, task: &str, code: &str, words: &[&str]) {
         let Self { text, .. } = self;
-        assert!(self.task.ends_with(&format!(" / {task}")) || self.task.contains(&format!(" / {task} [")), "{} stopped: {text}", self.task);
+        assert!(
+            self.task.ends_with(&format!(" / {task}"))
+                || self.task.contains(&format!(" / {task} [")),
+            "{} stopped: {text}",
+            self.task
+        );
         assert_eq!(self.code, code, "{text}");
         for word in words {
             assert!(text.contains(word), "it does not say `{word}`: {text}");
@@ -149,10 +177,12 @@ impl Refusal {
 fn refused(command: &mut Command) -> Result<Refusal, Box<dyn Error>> {
     let ended = Running::start(command.args(["--output", "json"]))?.end()?;
     ended.must_have(2)?;
-    let lines = ended.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let failed = lines
-        .filter(|event| event["event"] == "task_finished" && event["status"] == "failed")
-        .last()
+    let mut events = ended
+        .stdout
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let failed = events
+        .rfind(|event| event["event"] == "task_finished" && event["status"] == "failed")
         .ok_or_else(|| format!("no task failed: {}{}", ended.stdout, ended.stderr))?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let result = &failed["result"];
@@ -172,7 +202,9 @@ fn preflight(agent: &Agent) -> Command {
 
 /// The preflight of the mended site goes through.
 fn preflight_passes(migration: &Migration) -> Outcome {
-    Running::start(&mut preflight(&migration.agent))?.end()?.must_have(0)?;
+    Running::start(&mut preflight(&migration.agent))?
+        .end()?
+        .must_have(0)?;
     Ok(())
 }
 
@@ -189,7 +221,10 @@ fn is_found_first(
     break_it(&migration)?;
     let before = check::dir_fingerprint(&migration.site.root.join("fast"))?;
     refused(&mut migration.agent.run())?.must_be(task, code, words);
-    assert_eq!(check::dir_fingerprint(&migration.site.root.join("fast"))?, before);
+    assert_eq!(
+        check::dir_fingerprint(&migration.site.root.join("fast"))?,
+        before
+    );
     assert_eq!(fs::read_dir(&migration.site.backup_dir)?.count(), 0);
     migration.must_leave_nothing()?;
     mend_it(&migration)?;
@@ -199,8 +234,14 @@ fn is_found_first(
 #[test]
 fn the_slow_directory_taken_for_the_fast_one_is_no_empty_database() -> Outcome {
     is_found_first(
-        |m| Ok(m.agent.set(&json!({"fast_data_dir": m.site.slow_data_dir}))?),
-        |m| Ok(m.agent.set(&json!({"fast_data_dir": m.site.fast_data_dir}))?),
+        |m| {
+            Ok(m.agent
+                .set(&json!({"fast_data_dir": m.site.slow_data_dir}))?)
+        },
+        |m| {
+            Ok(m.agent
+                .set(&json!({"fast_data_dir": m.site.fast_data_dir}))?)
+        },
         "data-directory",
         "postgresql::data_directory_missing",
         &["does not exist", "FAST_DATA_DIR"],
@@ -227,7 +268,8 @@ fn an_empty_data_directory_is_no_empty_database() -> Outcome {
 
 #[test]
 fn a_data_directory_of_another_version_is_refused() -> Outcome {
-    let version = |m: &Migration, text: &str| Ok(fs::write(m.site.postgres_dir().join("PG_VERSION"), text)?);
+    let version =
+        |m: &Migration, text: &str| Ok(fs::write(m.site.postgres_dir().join("PG_VERSION"), text)?);
     is_found_first(
         |m| version(m, "12\n"),
         |m| version(m, "13\n"),
@@ -254,14 +296,21 @@ fn a_place_that_is_to_be_filled_must_be_free() -> Outcome {
 #[test]
 fn an_image_that_is_not_there_is_named() -> Outcome {
     let migration = Migration::begin(Scale::S)?;
-    migration.agent.set(&json!({"new_image": "kaapana-lab/not-there:1"}))?;
+    migration
+        .agent
+        .set(&json!({"new_image": "kaapana-lab/not-there:1"}))?;
     let before = check::dir_fingerprint(&migration.site.fast_data_dir)?;
     let refusal = refused(&mut migration.agent.run())?;
     let code = refusal.code.clone();
     assert!(code.starts_with("docker::"), "{code}");
     refusal.must_be("new-image", &code, &["kaapana-lab/not-there:1"]);
-    assert_eq!(check::dir_fingerprint(&migration.site.fast_data_dir)?, before);
-    migration.agent.set(&json!({"new_image": migration.site.images.new}))?;
+    assert_eq!(
+        check::dir_fingerprint(&migration.site.fast_data_dir)?,
+        before
+    );
+    migration
+        .agent
+        .set(&json!({"new_image": migration.site.images.new}))?;
     preflight_passes(&migration)
 }
 
@@ -274,8 +323,15 @@ fn without_docker_the_preflight_says_so() -> Outcome {
     let refusal = refused(&mut run)?;
     assert!(refusal.task.contains(" / Preflight / "), "{}", refusal.task);
     assert_eq!(refusal.code, "docker::no_socket");
-    assert!(refusal.text.contains("/nonexistent/docker.sock"), "{}", refusal.text);
-    assert_eq!(check::dir_fingerprint(&migration.site.fast_data_dir)?, before);
+    assert!(
+        refusal.text.contains("/nonexistent/docker.sock"),
+        "{}",
+        refusal.text
+    );
+    assert_eq!(
+        check::dir_fingerprint(&migration.site.fast_data_dir)?,
+        before
+    );
     preflight_passes(&migration)
 }
 
@@ -285,7 +341,11 @@ fn a_running_server_on_the_old_directory_stops_the_run_at_any_time() -> Outcome 
     let site = &migration.site;
     let server = site.serve(&site.images.old, &site.postgres_dir())?;
     let refusal = refused(&mut migration.agent.run())?;
-    refusal.must_be("data-directory", "postgresql::data_directory_in_use", &[server.name()]);
+    refusal.must_be(
+        "data-directory",
+        "postgresql::data_directory_in_use",
+        &[server.name()],
+    );
     assert_eq!(server.psql("select count(*) from instance")?, "1000");
     server.stop()?;
     preflight_passes(&migration)?;
@@ -303,7 +363,12 @@ fn a_running_server_on_the_old_directory_stops_the_run_at_any_time() -> Outcome 
 }
 
 /// The server must look to know, so that bytes of its own change; the content may not.
-fn is_found_by_looking(change: impl FnOnce(&Migration) -> Outcome, task: &str, code: &str, words: &[&str]) -> Outcome {
+fn is_found_by_looking(
+    change: impl FnOnce(&Migration) -> Outcome,
+    task: &str,
+    code: &str,
+    words: &[&str],
+) -> Outcome {
     let migration = Migration::begin(Scale::S)?;
     change(&migration)?;
     let site = &migration.site;
@@ -311,7 +376,11 @@ fn is_found_by_looking(change: impl FnOnce(&Migration) -> Outcome, task: &str, c
     let before = look()?;
     refused(&mut migration.agent.run())?.must_be(task, code, words);
     assert_eq!(look()?, before);
-    for place in [migration.kept_dir(), migration.work_dir(), migration.new_dir()] {
+    for place in [
+        migration.kept_dir(),
+        migration.work_dir(),
+        migration.new_dir(),
+    ] {
         assert!(!place.exists(), "{}", place.display());
     }
     migration.must_leave_nothing()?;
@@ -354,10 +423,20 @@ fn a_script_that_fails_half_way_changes_nothing_and_goes_on_when_mended() -> Out
     let whole = fs::read_to_string(&broken)?;
     // Behind the statement that drops the link from patient to identifier.
     fs::write(&broken, format!("{whole}\nselect 1/0;\n"))?;
-    migration.agent.set(&json!({"update_scripts_from": "folder", "update_scripts_folder": folder}))?;
+    migration
+        .agent
+        .set(&json!({"update_scripts_from": "folder", "update_scripts_folder": folder}))?;
     let old_data = fs::metadata(migration.site.postgres_dir())?.ino();
     let refusal = refused(&mut migration.agent.run())?;
-    refusal.must_be("update", "postgresql::script_failed", &["update-5.31-psql.sql:", "division by zero", "nothing was changed"]);
+    refusal.must_be(
+        "update",
+        "postgresql::script_failed",
+        &[
+            "update-5.31-psql.sql:",
+            "division by zero",
+            "nothing was changed",
+        ],
+    );
     assert!(refusal.task.ends_with("[5.31]"), "{}", refusal.task);
     assert_eq!(fs::metadata(migration.site.postgres_dir())?.ino(), old_data);
     let site = &migration.site;
@@ -370,7 +449,12 @@ fn a_script_that_fails_half_way_changes_nothing_and_goes_on_when_mended() -> Out
     migration.finish()?;
     let again = migration.started_in_the_last_run();
     for done in ["restore-work", "update [5.30]"] {
-        assert!(!again.iter().any(|task| task.ends_with(&format!(" / {done}"))), "{done} ran again");
+        assert!(
+            !again
+                .iter()
+                .any(|task| task.ends_with(&format!(" / {done}"))),
+            "{done} ran again"
+        );
     }
     migration.must_have_ended_right()?;
     Ok(())
@@ -380,7 +464,9 @@ fn a_script_that_fails_half_way_changes_nothing_and_goes_on_when_mended() -> Out
 fn a_dump_that_is_cut_short_or_changed_is_not_restored() -> Outcome {
     let migration = Migration::begin(Scale::S)?;
     let mut run = migration.start()?;
-    run.wait_for("the work server", || migration.container("pacs_work").is_some())?;
+    run.wait_for("the work server", || {
+        migration.container("pacs_work").is_some()
+    })?;
     run.kill()?;
     let dump = migration.site.backup_dir.join("pacsdb_9_6.sql");
     let whole = fs::read(&dump)?;
@@ -391,17 +477,33 @@ fn a_dump_that_is_cut_short_or_changed_is_not_restored() -> Outcome {
 
     // Cut at a line end within the rows, with the line that a whole dump ends with.
     let text = String::from_utf8_lossy(&whole);
-    let rows = text.find("COPY public.location ").ok_or("the dump has the rows of location")?;
-    let cut = rows + text[rows..].match_indices('\n').nth(500).ok_or("there are 500 rows")?.0;
+    let rows = text
+        .find("COPY public.location ")
+        .ok_or("the dump has the rows of location")?;
+    let cut = rows
+        + text[rows..]
+            .match_indices('\n')
+            .nth(500)
+            .ok_or("there are 500 rows")?
+            .0;
     let rest = cut + text[cut..].find("\n\\.\n").ok_or("the rows have an end")?;
     fs::write(&dump, format!("{}{}", &text[..cut], &text[rest..]))?;
     let refusal = refused(&mut migration.agent.run())?;
-    refusal.must_be("restore-work", "postgresql::checksum", &["pacsdb_9_6.sql", "expected"]);
+    refusal.must_be(
+        "restore-work",
+        "postgresql::checksum",
+        &["pacsdb_9_6.sql", "expected"],
+    );
     migration.must_leave_nothing()?;
 
     fs::write(&dump, whole)?;
     migration.finish()?;
-    assert!(!migration.started_in_the_last_run().iter().any(|task| task.ends_with(" / dump-old")));
+    assert!(
+        !migration
+            .started_in_the_last_run()
+            .iter()
+            .any(|task| task.ends_with(" / dump-old"))
+    );
     migration.must_have_ended_right()?;
     Ok(())
 }
@@ -414,7 +516,10 @@ fn a_full_disk_for_the_dumps_is_said_before_and_in_the_middle() -> Outcome {
     let before = check::dir_fingerprint(&migration.site.postgres_dir())?;
     let refusal = refused(&mut migration.agent.run())?;
     refusal.must_be("room-for-dumps", "files::not_enough_space", &["backup"]);
-    assert_eq!(check::dir_fingerprint(&migration.site.postgres_dir())?, before);
+    assert_eq!(
+        check::dir_fingerprint(&migration.site.postgres_dir())?,
+        before
+    );
 
     disk.resize("400m")?;
     preflight_passes(&migration)?;
@@ -442,7 +547,12 @@ fn a_full_disk_for_the_state_stops_the_run_and_loses_no_record() -> Outcome {
     migration.agent.state = dir.join("state");
     let ended = migration.start()?.end()?;
     ended.must_have(2)?;
-    ended.must_say(&["state::io", "journal.jsonl", "No space left on device", "free space"])?;
+    ended.must_say(&[
+        "state::io",
+        "journal.jsonl",
+        "No space left on device",
+        "free space",
+    ])?;
     migration.must_leave_nothing()?;
 
     disk.resize("50m")?;
@@ -450,7 +560,9 @@ fn a_full_disk_for_the_state_stops_the_run_and_loses_no_record() -> Outcome {
     migration.must_be_passed_over()?;
     migration.must_have_ended_right()?;
     let mut verify = Command::new(&migration.agent.binary);
-    verify.args(["state", "verify", "--state-dir"]).arg(&migration.agent.state);
+    verify
+        .args(["state", "verify", "--state-dir"])
+        .arg(&migration.agent.state);
     Running::start(&mut verify)?.end()?.must_have(0)?;
     Ok(())
 }
@@ -462,14 +574,27 @@ fn without_a_terminal_the_run_stops_at_what_a_person_must_do_and_names_it() -> O
     let ended = Running::start(&mut unattended)?.end()?;
     ended.must_have(2)?;
     ended.must_say(&["nobody can be asked", "--yes", "./deploy_platform.sh"])?;
-    assert!(migration.agent.journal().iter().any(|r| is_about(r, "task_finished", "put-new")));
+    assert!(
+        migration
+            .agent
+            .journal()
+            .iter()
+            .any(|r| is_about(r, "task_finished", "put-new"))
+    );
     migration.must_leave_nothing()?;
 
     migration.finish()?;
     let who = migration.agent.journal();
-    let answer = who.iter().find(|r| is_about(r, "task_finished", "redeployed") && r["status"] == "ok");
+    let answer = who
+        .iter()
+        .find(|r| is_about(r, "task_finished", "redeployed") && r["status"] == "ok");
     let answer = answer.ok_or("the answer is journaled")?;
-    assert!(answer["result"]["confirmed_by"].as_str().is_some_and(|who| who.contains("--yes")), "{answer}");
+    assert!(
+        answer["result"]["confirmed_by"]
+            .as_str()
+            .is_some_and(|who| who.contains("--yes")),
+        "{answer}"
+    );
     migration.must_have_ended_right()?;
     Ok(())
 }

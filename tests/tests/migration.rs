@@ -39,8 +39,15 @@ fn a_site_is_migrated_whole_and_once() -> Outcome {
     plan.must_say(&["0 to run, 0 to look at after an interruption, 0 known later"])?;
     let plan = ask(&["--output", "json", "plan"])?;
     let plan: Value = serde_json::from_str(&plan.stdout)?;
-    let entries = plan["plan"]["entries"].as_array().ok_or("a plan has entries")?;
-    assert!(entries.iter().all(|entry| ["done", "skip"].contains(&entry["action"].as_str().unwrap_or_default())), "{plan:#}");
+    let entries = plan["plan"]["entries"]
+        .as_array()
+        .ok_or("a plan has entries")?;
+    assert!(
+        entries
+            .iter()
+            .all(|entry| ["done", "skip"].contains(&entry["action"].as_str().unwrap_or_default())),
+        "{plan:#}"
+    );
 
     let status = without_variables(agent, &["--output", "json", "status"])?;
     status.must_have(0)?;
@@ -60,7 +67,11 @@ fn a_site_is_migrated_whole_and_once() -> Outcome {
 /// `status` and `state` take a playbook and no variables.
 fn without_variables(agent: &Agent, words: &[&str]) -> Result<Ended, Box<dyn Error>> {
     let mut command = std::process::Command::new(&agent.binary);
-    command.args(words).arg(&agent.playbook).arg("--state-dir").arg(&agent.state);
+    command
+        .args(words)
+        .arg(&agent.playbook)
+        .arg("--state-dir")
+        .arg(&agent.state);
     Ok(Running::start(&mut command)?.end()?)
 }
 
@@ -93,7 +104,9 @@ fn a_run_killed_before_the_old_directory_is_moved_is_continued() -> Outcome {
 
 #[test]
 fn a_run_killed_when_the_old_directory_has_moved_is_continued() -> Outcome {
-    killed_at("keep-old", |migration| Moment::Appears(migration.kept_dir()))
+    killed_at("keep-old", |migration| {
+        Moment::Appears(migration.kept_dir())
+    })
 }
 
 #[test]
@@ -103,18 +116,24 @@ fn a_run_killed_when_the_new_directory_has_moved_is_continued() -> Outcome {
 
 #[test]
 fn a_run_killed_in_the_removal_is_continued() -> Outcome {
-    killed_at("remove-work", |migration| Moment::Vanishes(migration.work_dir()))
+    killed_at("remove-work", |migration| {
+        Moment::Vanishes(migration.work_dir())
+    })
 }
 
 /// Runs until a moment within a task, sends SIGKILL, and runs again to the one right end.
 fn killed_at(task: &str, moment: impl FnOnce(&Migration) -> Moment<'static>) -> Outcome {
     let migration = Migration::begin(Scale::S)?;
     let mut run = migration.start()?;
-    run.wait_for(&format!("the start of {task}"), || has_started(&migration, task))?;
+    run.wait_for(&format!("the start of {task}"), || {
+        has_started(&migration, task)
+    })?;
     match moment(&migration) {
         Moment::Started => {}
         Moment::Program(service, program) => {
-            let container = migration.container(service).ok_or("the service has a container")?;
+            let container = migration
+                .container(service)
+                .ok_or("the service has a container")?;
             let id = docker(&["inspect", "--format", "{{.Id}}", &container])?;
             run.wait_for(program, || works_in(program, id.trim()))?;
         }
@@ -131,7 +150,9 @@ fn continues_to_the_right_end(migration: &Migration) -> Outcome {
     let done = migration.agent.journal();
     migration.finish()?;
     for task in migration.started_in_the_last_run() {
-        let ended = done.iter().any(|r| r["event"] == "task_finished" && r["task"] == task.as_str() && r["status"] != "failed");
+        let ended = done.iter().any(|r| {
+            r["event"] == "task_finished" && r["task"] == task.as_str() && r["status"] != "failed"
+        });
         assert!(!ended, "{task} ran again although it was done");
     }
     migration.must_be_passed_over()?;
@@ -167,7 +188,9 @@ fn at_once(run: &mut Running, mut condition: impl FnMut() -> bool) -> Outcome {
 
 /// Tells whether a program of this name runs in a container: its control group has the container's id.
 fn works_in(program: &str, container_id: &str) -> bool {
-    let Ok(processes) = fs::read_dir("/proc") else { return false };
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return false;
+    };
     processes.flatten().any(|process| {
         let read = |name: &str| fs::read_to_string(process.path().join(name)).unwrap_or_default();
         read("comm").trim() == program && read("cgroup").contains(container_id)
@@ -192,18 +215,37 @@ fn killed_in_script(version: &str) -> Outcome {
     let migration = Migration::begin(Scale::S)?;
     let held = format!("update-{version}-psql.sql");
     let folder = scripts(&migration, |name, text| {
-        if name == held { format!("{text}\n{HOLD}") } else { text.to_owned() }
+        if name == held {
+            format!("{text}\n{HOLD}")
+        } else {
+            text.to_owned()
+        }
     })?;
-    migration.agent.set(&json!({"update_scripts_from": "folder", "update_scripts_folder": folder}))?;
+    migration
+        .agent
+        .set(&json!({"update_scripts_from": "folder", "update_scripts_folder": folder}))?;
     let mut run = migration.start()?;
     run.wait_for("the restore", || has_started(&migration, "restore-work"))?;
-    let container = migration.container("pacs_work").ok_or("the service has a container")?;
+    let container = migration
+        .container("pacs_work")
+        .ok_or("the service has a container")?;
     docker(&["exec", &container, "touch", "/tmp/hold"])?;
     let task = format!("update [{version}]");
-    run.wait_for("the script", || migration.agent.journal().iter().any(|r| is_about(r, "task_started", &task)))?;
+    run.wait_for("the script", || {
+        migration
+            .agent
+            .journal()
+            .iter()
+            .any(|r| is_about(r, "task_started", &task))
+    })?;
     run.wait_for("the script at its end", || {
-        lab::server::psql(&container, "pacs", "pacsdb", "select count(*) from pg_stat_activity where wait_event = 'PgSleep'")
-            .is_ok_and(|count| count == "1")
+        lab::server::psql(
+            &container,
+            "pacs",
+            "pacsdb",
+            "select count(*) from pg_stat_activity where wait_event = 'PgSleep'",
+        )
+        .is_ok_and(|count| count == "1")
     })?;
     run.kill()?;
     assert!(migration.is_open(&task));
@@ -211,7 +253,10 @@ fn killed_in_script(version: &str) -> Outcome {
 }
 
 /// Writes the update scripts into a folder of the site.
-fn scripts(migration: &Migration, change: impl Fn(&str, &str) -> String) -> Result<PathBuf, Box<dyn Error>> {
+fn scripts(
+    migration: &Migration,
+    change: impl Fn(&str, &str) -> String,
+) -> Result<PathBuf, Box<dyn Error>> {
     let folder = migration.site.root.join("scripts");
     fs::create_dir_all(&folder)?;
     for (name, text) in UPDATES {
@@ -241,7 +286,9 @@ fn power_lost_in_a_restore_is_survived() -> Outcome {
     let migration = Migration::begin(Scale::S)?;
     let mut run = migration.start()?;
     run.wait_for("the restore", || has_started(&migration, "restore-work"))?;
-    let container = migration.container("pacs_work").ok_or("the service has a container")?;
+    let container = migration
+        .container("pacs_work")
+        .ok_or("the service has a container")?;
     let id = docker(&["inspect", "--format", "{{.Id}}", &container])?;
     run.wait_for("psql", || works_in("psql", id.trim()))?;
     run.kill()?;
@@ -253,7 +300,11 @@ fn power_lost_in_a_restore_is_survived() -> Outcome {
 #[test]
 fn sigint_and_sigterm_stop_cleanly() -> Outcome {
     let migration = Migration::begin(Scale::S)?;
-    for (signal, task) in [("INT", "dump-old"), ("TERM", "restore-work"), ("INT", "restore-new")] {
+    for (signal, task) in [
+        ("INT", "dump-old"),
+        ("TERM", "restore-work"),
+        ("INT", "restore-new"),
+    ] {
         let mut run = migration.start()?;
         run.wait_for(task, || has_started(&migration, task))?;
         run.signal(signal)?;
@@ -263,7 +314,10 @@ fn sigint_and_sigterm_stop_cleanly() -> Outcome {
         migration.must_leave_nothing()?;
         let journal = migration.agent.journal();
         let last = journal.last().ok_or("the journal has an end")?;
-        assert_eq!((&last["event"], &last["outcome"]), (&json!("run_finished"), &json!("interrupted")));
+        assert_eq!(
+            (&last["event"], &last["outcome"]),
+            (&json!("run_finished"), &json!("interrupted"))
+        );
     }
     continues_to_the_right_end(&migration)
 }
@@ -275,11 +329,17 @@ fn a_larger_site_is_migrated_in_little_memory_although_killed() -> Outcome {
     let mut peak = 0;
     for task in [Some("update [5.32]"), None] {
         let mut run = migration.start()?;
-        let status = Path::new("/proc").join(run.pid().to_string()).join("status");
+        let status = Path::new("/proc")
+            .join(run.pid().to_string())
+            .join("status");
         if let Some(task) = task {
             run.wait_for(task, || {
                 peak = peak.max(peak_kib(&status));
-                migration.agent.journal().iter().any(|r| is_about(r, "task_started", task))
+                migration
+                    .agent
+                    .journal()
+                    .iter()
+                    .any(|r| is_about(r, "task_started", task))
             })?;
             run.kill()?;
             assert!(migration.is_open(task));
@@ -287,14 +347,23 @@ fn a_larger_site_is_migrated_in_little_memory_although_killed() -> Outcome {
             run.wait_for("the end", || {
                 // The figure of a process goes with it.
                 peak = peak.max(peak_kib(&status));
-                let journal = fs::read_to_string(migration.agent.journal_path()).unwrap_or_default();
-                journal.ends_with("}\n") && journal.lines().last().is_some_and(|line| line.contains("\"event\":\"run_finished\""))
+                let journal =
+                    fs::read_to_string(migration.agent.journal_path()).unwrap_or_default();
+                journal.ends_with("}\n")
+                    && journal
+                        .lines()
+                        .last()
+                        .is_some_and(|line| line.contains("\"event\":\"run_finished\""))
             })?;
             run.end()?.must_have(0)?;
         }
     }
     println!("peak memory of the agent: {} MiB", peak / 1024);
-    assert!((1..MOST_KIB).contains(&peak), "the agent used {} MiB", peak / 1024);
+    assert!(
+        (1..MOST_KIB).contains(&peak),
+        "the agent used {} MiB",
+        peak / 1024
+    );
     migration.must_be_passed_over()?;
     migration.must_have_ended_right()?;
     Ok(())
@@ -304,7 +373,8 @@ fn a_larger_site_is_migrated_in_little_memory_although_killed() -> Outcome {
 fn peak_kib(status: &Path) -> u64 {
     let text = fs::read_to_string(status).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 #[test]
@@ -318,7 +388,15 @@ fn a_second_agent_is_told_who_is_at_work() -> Outcome {
     let status = without_variables(&migration.agent, &["status"])?;
     status.must_have(0)?;
     run.end()?.must_have(0)?;
-    assert_eq!(migration.agent.journal().iter().filter(|r| r["event"] == "run_started").count(), 1);
+    assert_eq!(
+        migration
+            .agent
+            .journal()
+            .iter()
+            .filter(|r| r["event"] == "run_started")
+            .count(),
+        1
+    );
     migration.must_have_ended_right()?;
     Ok(())
 }

@@ -12,7 +12,10 @@ type Outcome = Result<(), Box<dyn Error>>;
 
 fn syntax_check(playbook: &Path, more: &[&str]) -> Result<Ended, Box<dyn Error>> {
     let mut command = Command::new(agent::binary()?);
-    command.args(["run", "--syntax-check"]).arg(playbook).args(more);
+    command
+        .args(["run", "--syntax-check"])
+        .arg(playbook)
+        .args(more);
     Ok(Running::start(&mut command)?.end()?)
 }
 
@@ -22,7 +25,9 @@ fn every_shipped_playbook_is_well_formed() -> Outcome {
     for entry in fs::read_dir(agent::workspace().join("playbooks"))? {
         let path = entry?.path();
         let text = fs::read_to_string(&path).unwrap_or_default();
-        let is_yaml = path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+        let is_yaml = path
+            .extension()
+            .is_some_and(|end| end == "yaml" || end == "yml");
         if !is_yaml {
             continue;
         }
@@ -42,7 +47,9 @@ fn every_example_in_the_documents_is_well_formed() -> Outcome {
     let mut checked = 0;
     for document in ["README.md", "playbooks/README.md", "agent/README.md"] {
         let path = agent::workspace().join(document);
-        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
         for (line, example) in examples(&text) {
             let outcome = match kind(&example) {
                 Kind::Playbook => check_playbook(&example),
@@ -66,15 +73,28 @@ enum Kind {
 
 /// A play has `hosts` or imports a playbook; any other list is one of tasks.
 fn kind(text: &str) -> Kind {
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !line.trim().starts_with('#'));
-    if !lines.clone().next().is_some_and(|line| line.starts_with("- ")) {
+    let mut lines = text
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !line.trim().starts_with('#'));
+    if !lines
+        .clone()
+        .next()
+        .is_some_and(|line| line.starts_with("- "))
+    {
         return Kind::Other;
     }
     let is_play = |line: &str| {
-        let key = line.strip_prefix("- ").or_else(|| line.strip_prefix("  ")).unwrap_or_default();
+        let key = line
+            .strip_prefix("- ")
+            .or_else(|| line.strip_prefix("  "))
+            .unwrap_or_default();
         key.starts_with("hosts:") || key.contains("import_playbook:")
     };
-    if lines.any(is_play) { Kind::Playbook } else { Kind::Tasks }
+    if lines.any(is_play) {
+        Kind::Playbook
+    } else {
+        Kind::Tasks
+    }
 }
 
 fn check_playbook(text: &str) -> Outcome {
@@ -97,9 +117,18 @@ fn check_tasks(text: &str) -> Outcome {
 
 /// An example may leave variables, files and handlers to the reader; anything else must be right.
 fn must_be_known(ended: &Ended) -> Outcome {
-    const LEFT_TO_THE_READER: [&str; 3] = ["playbook::undefined", "playbook::file", "playbook::unknown_handler"];
-    let codes = ended.stderr.lines().filter(|line| line.starts_with("playbook::"));
-    let wrong: Vec<&str> = codes.filter(|code| !LEFT_TO_THE_READER.contains(code)).collect();
+    const LEFT_TO_THE_READER: [&str; 3] = [
+        "playbook::undefined",
+        "playbook::file",
+        "playbook::unknown_handler",
+    ];
+    let codes = ended
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("playbook::"));
+    let wrong: Vec<&str> = codes
+        .filter(|code| !LEFT_TO_THE_READER.contains(code))
+        .collect();
     // Warnings are told too, under codes of their own, and are no mistakes.
     if ended.code == Some(0) || wrong.is_empty() {
         return Ok(());

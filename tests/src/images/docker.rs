@@ -59,8 +59,17 @@ pub fn remove_containers_on(dir: &Path) {
     let list = docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", filter]);
     for id in list.unwrap_or_default().lines() {
         // Another site's may go at any time.
-        let mounts = docker(&["inspect", "--format", "{{range .Mounts}}{{println .Source}}{{end}}", id]);
-        if mounts.is_ok_and(|mounts| mounts.lines().any(|source| Path::new(source).starts_with(dir))) {
+        let mounts = docker(&[
+            "inspect",
+            "--format",
+            "{{range .Mounts}}{{println .Source}}{{end}}",
+            id,
+        ]);
+        if mounts.is_ok_and(|mounts| {
+            mounts
+                .lines()
+                .any(|source| Path::new(source).starts_with(dir))
+        }) {
             let _ = docker(&["rm", "--force", "--volumes", id]);
         }
     }

@@ -7,5 +7,7 @@ mod postgres;
 
 pub use debian::{DebianImage, ImageFile};
 pub(crate) use docker::{LABEL, OWNER_LABEL};
-pub use docker::{docker, remove_containers_on, image_exists, remove_lab_images, remove_orphaned_containers};
+pub use docker::{
+    docker, image_exists, remove_containers_on, remove_lab_images, remove_orphaned_containers,
+};
 pub use postgres::{PostgresImages, new_postgres, old_postgres};
