@@ -177,11 +177,11 @@ impl Refusal {
 fn refused(command: &mut Command) -> Result<Refusal, Box<dyn Error>> {
     let ended = Running::start(command.args(["--output", "json"]))?.end()?;
     ended.must_have(2)?;
-    let mut lines = ended
+    let mut events = ended
         .stdout
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let failed = lines
+    let failed = events
         .rfind(|event| event["event"] == "task_finished" && event["status"] == "failed")
         .ok_or_else(|| format!("no task failed: {}{}", ended.stdout, ended.stderr))?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -2,17 +2,15 @@
 //! end; then the new database is compared with the old one by plain psql.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use lab::agent::{self, Agent, is_about};
-use lab::check::{self, Columns};
 use lab::error::{LabError, io_error};
+use lab::evidence::{Evidence, inodes};
 use lab::images;
-use lab::server::{Server, ServerOptions};
 use lab::site::{Scale, Site};
 use lab::workplace::{self, lab_subdir};
 use serde_json::Value;
@@ -68,7 +66,7 @@ fn demo(arguments: &Arguments) -> Result<bool, LabError> {
     }
     println!("FAST_DATA_DIR {}", site.fast_data_dir.display());
     println!("SLOW_DATA_DIR {}", site.slow_data_dir.display());
-    let before = evidence(&site, &site.images.old, &site.postgres_dir())?;
+    let before = Evidence::of(&site, &site.images.old, &site.postgres_dir(), None)?;
 
     headline("Migrating it; the agent will be killed (SIGKILL) in the middle of the restore");
     show(&agent.run());
@@ -212,96 +210,35 @@ fn tell_what_was_redone(journal: &[Value]) {
     println!("Run for the first time by the second run: {fresh} tasks");
 }
 
-/// What is in a database, by psql alone.
-struct Evidence {
-    columns: Columns,
-    tables: std::collections::BTreeMap<String, check::TableChecksum>,
-}
-
-fn evidence(site: &Site, image: &str, data_dir: &Path) -> Result<Evidence, LabError> {
-    let server = site.serve(image, data_dir)?;
-    let columns = unchanged(check::columns(&server)?);
-    let tables = check::table_checksums_of(&server, &columns)?;
-    server.stop()?;
-    Ok(Evidence { columns, tables })
-}
-
-/// The columns whose content the update scripts leave alone.
-fn unchanged(mut columns: Columns) -> Columns {
-    const REWRITTEN: [(&str, &str); 4] = [
-        ("instance", "ext_retrieve_aet"),
-        ("series", "ext_retrieve_aet"),
-        ("id_sequence", "next_value"),
-        ("id_sequence", "version"),
-    ];
-    for (table, column) in REWRITTEN {
-        if let Some(names) = columns.get_mut(table) {
-            names.retain(|name| name != column);
-        }
-    }
-    columns
-}
-
-/// Compares by psql, on copies: the migrated directory itself is not started.
+/// Compares by psql, on copies: the migrated directories themselves are not started.
 fn compare(site: &Site, before: &Evidence) -> Result<bool, LabError> {
-    let copy = site.root.join("compare");
-    let purpose = "copy the migrated database";
-    lab::tool::run(
-        Command::new("cp")
-            .args(["-a", "--reflink=auto"])
-            .arg(site.postgres_dir())
-            .arg(&copy),
-        purpose,
-    )?;
-    let server = Server::start(&site.images.new, Some(&copy), &ServerOptions::default())?;
-    server.wait_until_ready()?;
-    let shared = check::common_columns(&before.columns, &check::columns(&server)?);
-    let after = check::table_checksums_of(&server, &shared)?;
-    let old = site.root.join("compare-old");
-    lab::tool::run(
-        Command::new("cp")
-            .args(["-a", "--reflink=auto"])
-            .arg(site.fast_data_dir.join("postgres-dcm4che-old"))
-            .arg(&old),
-        purpose,
-    )?;
-    let old_server = Server::start(&site.images.old, Some(&old), &ServerOptions::default())?;
-    old_server.wait_until_ready()?;
-    let kept = check::table_checksums_of(&old_server, &shared)?;
-    let applied_once = server.psql("select (select max(next_value) from id_sequence)")?;
-    old_server.stop()?;
-    server.stop()?;
-    let mut equal = true;
-    let mut rows = 0;
-    for (table, old) in &kept {
-        rows += old.rows;
-        if after.get(table) != Some(old) {
-            equal = false;
-            println!(
-                "  {table}: {} rows before, {:?} after",
-                old.rows,
-                after.get(table)
-            );
-        }
+    let (old, kept) = (
+        &site.images.old,
+        site.fast_data_dir.join("postgres-dcm4che-old"),
+    );
+    let untouched = Evidence::of(site, old, &kept, None)? == *before;
+    let new = &site.images.new;
+    let new = Evidence::of(site, new, &site.postgres_dir(), Some(&before.columns))?;
+    let shared = Evidence::of(site, old, &kept, Some(&new.columns))?;
+    let differences = shared.differences(&new);
+    for difference in &differences {
+        println!("  {difference}");
     }
-    let untouched = before
-        .tables
-        .iter()
-        .all(|(table, old)| kept.get(table).is_some_and(|kept| kept.rows == old.rows));
+    let equal = differences.is_empty();
+    let once = new.counter == before.counter + 1;
     println!(
-        "{} tables, {rows} rows: {} (SHA-256 of every row, by psql, in all columns that the updates leave alone)",
-        kept.len(),
+        "{} tables, {} rows: {} (SHA-256 of every row, by psql, in all columns that the updates leave alone)",
+        shared.tables.len(),
+        shared.rows(),
         if equal { "equal" } else { "NOT EQUAL" }
     );
     println!(
-        "the kept 0.2 database is {}; counter that a script run twice would raise twice: {}",
+        "the kept 0.2 database is {}; counter that a script run twice would raise twice: {}, then {}",
         if untouched { "as it was" } else { "CHANGED" },
-        applied_once.trim()
+        before.counter,
+        new.counter
     );
-    for dir in [copy, old] {
-        workplace::remove_any(&dir)?;
-    }
-    Ok(equal && untouched)
+    Ok(equal && untouched && once)
 }
 
 fn rerun_touches_nothing(agent: &Agent, site: &Site) -> Result<bool, LabError> {
@@ -341,22 +278,4 @@ fn rerun_touches_nothing(agent: &Agent, site: &Site) -> Result<bool, LabError> {
         containers()?.lines().count()
     );
     Ok(calm)
-}
-
-/// Names, inodes and times of change of what is in a directory.
-fn inodes(dir: &Path) -> Result<Vec<String>, LabError> {
-    use std::os::unix::fs::MetadataExt;
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
-        let path = entry.map_err(io_error("list", dir))?.path();
-        let meta = fs::symlink_metadata(&path).map_err(io_error("inspect", &path))?;
-        found.push(format!(
-            "{} {} {}",
-            path.display(),
-            meta.ino(),
-            meta.ctime_nsec()
-        ));
-    }
-    found.sort();
-    Ok(found)
 }

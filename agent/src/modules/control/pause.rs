@@ -153,7 +153,10 @@ mod tests {
             .await
             .expect_err("nobody")
             .to_string();
-        assert_eq!(error, "not confirmed: nobody is there");
+        assert_eq!(
+            error,
+            "not confirmed: nobody is there; the question is:\nSure?"
+        );
         ctx.confirm = Arc::new(Alice);
         let outcome = ask.apply(&ctx, &Value::Null).await.expect("alice");
         assert_eq!(outcome.result["confirmed_by"], "alice with --yes");
