@@ -367,6 +367,8 @@ impl<'p> Session<'p> {
         } = outcome;
         result.insert("changed".into(), changed.into());
         result.insert("failed".into(), false.into());
+        // Lets a later task tell whether two things were seen by the same run.
+        result.insert("run".into(), self.run.clone().into());
         let mut result = Value::Object(result);
         self.take_facts(&result);
         let mut outputs: Vec<Output> = outputs.into_iter().map(output).collect();

@@ -26,7 +26,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a server may take to write out what it holds before it is left to the admin.
 const STOP_TIMEOUT: Duration = Duration::from_secs(600);
 /// How often readiness is looked at.
-const READY_INTERVAL: Duration = Duration::from_millis(100);
+const READY_INTERVAL: Duration = Duration::from_millis(25);
 
 /// A service that this run started.
 pub(super) struct Running {

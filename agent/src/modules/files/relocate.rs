@@ -1,5 +1,6 @@
 //! `move`: one rename, proved by inode; across filesystems a verified copy, and only then the removal.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use super::attributes::Attributes;
 use super::blocking::blocking;
 use super::durable::{
     Identity, PendingFile, free_bytes, fsync_dir, kind_of, metadata_of, parent_of, remove_if_there,
-    rename_noreplace, sibling,
+    rename_noreplace, sha256_file, sibling,
 };
 use super::error::{FilesError, FilesResult, human_bytes};
 use super::mounts::Mounts;
@@ -45,6 +46,10 @@ pub struct MoveModule {
     /// which refuses.
     #[serde(default)]
     cross_filesystem: bool,
+    /// Files below `src` and the SHA-256 (hex) that they must still have, e.g. a data directory's
+    /// `global/pg_control`, which changes with every start of a server. Default: none.
+    #[serde(default)]
+    expect: BTreeMap<PathBuf, String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +78,20 @@ struct Verified {
 }
 
 impl MoveModule {
+    fn refuse_changed(&self, ctx: &TaskContext, src: &Path) -> FilesResult<()> {
+        for (file, expected) in &self.expect {
+            let path = src.join(file);
+            if sha256_file(&path, &ctx.cancel, |_| {})? != *expected {
+                return Err(FilesError::ChangedMeanwhile {
+                    path,
+                    what: "its content is not what an earlier task saw".into(),
+                }
+                .into());
+            }
+        }
+        Ok(())
+    }
+
     fn intent(&self, ctx: &TaskContext) -> FilesResult<Intent> {
         let (src, dest) = (ctx.resolve(&self.src), ctx.resolve(&self.dest));
         // `dest/` names the same as `dest`; the system calls would not take it for a new directory.
@@ -92,6 +111,7 @@ impl MoveModule {
             }
             .into());
         }
+        self.refuse_changed(ctx, &src)?;
         let parent = parent_of(&dest).to_path_buf();
         let Some(dest_parent) = fs::metadata(&parent).ok().filter(fs::Metadata::is_dir) else {
             return Err(FilesError::Missing {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::error::PostgresError;
 use super::holders::holders;
@@ -61,7 +62,7 @@ impl TypedModule for PostgresqlDataDirectory {
   postgresql_data_directory:
     path: "{{ fast_data_dir }}/postgres-dcm4che"
     version: ["9.6"]
-  register: pgdata   # pgdata.version, .uid, .gid, .size_bytes, .inode, .device, .holders
+  register: pgdata   # pgdata.version, .uid, .gid, .size_bytes, .control_sha256, .inode, .holders
 "#;
 }
 
@@ -73,6 +74,8 @@ pub(super) struct Found {
     pub meta: fs::Metadata,
     /// Bytes on disk.
     pub size: u64,
+    /// The control file changes whenever a server starts, stops or makes a checkpoint.
+    pub control_sha256: String,
     /// Content of postmaster.pid, where there is one.
     pub postmaster_pid: Option<String>,
 }
@@ -140,6 +143,16 @@ pub(super) fn look(path: &Path) -> Result<Found, PostgresError> {
              remove it and run the playbook again",
         ));
     }
+    let control = path.join("global/pg_control");
+    let control_sha256 = fs::read(&control)
+        .map(|bytes| hex::encode(Sha256::digest(bytes)))
+        .map_err(|error| {
+            wrong(
+                "postgresql::data_directory_unreadable",
+                &format!("its global/pg_control cannot be read: {error}"),
+                "run as root",
+            )
+        })?;
     // Links (tablespaces) are not followed.
     let size = fs_extra::dir::get_size(path).map_err(|error| {
         wrong(
@@ -152,6 +165,7 @@ pub(super) fn look(path: &Path) -> Result<Found, PostgresError> {
         version,
         meta,
         size,
+        control_sha256,
         postmaster_pid: fs::read_to_string(path.join("postmaster.pid")).ok(),
     })
 }
@@ -220,6 +234,7 @@ impl Module for PostgresqlDataDirectory {
             .with("gid", found.meta.gid())
             .with("mode", format!("{:04o}", found.meta.mode() & 0o7777))
             .with("size_bytes", found.size)
+            .with("control_sha256", found.control_sha256)
             .with("inode", found.meta.ino())
             .with("device", found.meta.dev())
             .with("holders", serde_json::to_value(&held).unwrap_or_default())

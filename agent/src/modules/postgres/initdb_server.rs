@@ -15,7 +15,7 @@ use crate::modules::docker::{DockerContainer, DockerError, client, lifecycle};
 use crate::modules::error::ModuleError;
 use crate::redact::HIDDEN;
 
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(25);
 /// One try to log in.
 const PATIENCE: Duration = Duration::from_secs(3);
 
