@@ -190,6 +190,10 @@ async fn refuse_held(ctx: &TaskContext, mounts: &[MountPlan]) -> Result<(), Modu
         else {
             continue;
         };
+        // Other folders may have company: a shell whose working directory a backup folder is, say.
+        if !source.join("PG_VERSION").exists() {
+            continue;
+        }
         let held: Vec<String> = holders::holders(ctx, source)
             .await?
             .iter()

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncWrite;
 
 use super::connect::{Server, with_login};
+use super::dump_pipe::DumpPipe;
 use super::dump_text::is_complete;
 use super::error::PostgresError;
 use super::files::{hash_file, rename_new, sync_parent, write_whole};
@@ -86,12 +87,28 @@ impl PostgresqlDump {
         let request = request(&server, &db, &self.extra_args);
         let mut sink = Sink::create(partial, ctx.progress.clone(), total)?;
         let mut hear = |line: &str| ctx.progress.line(ctx.redactor.text(line));
-        let streams = ExecStreams {
-            stdin: None,
-            stdout: Some(&mut sink),
-            on_stderr: Some(&mut hear),
+        let pipe = DumpPipe::beside(&docker, &container, partial).await?;
+        let ended = match &pipe {
+            Some(pipe) => {
+                let streams = ExecStreams {
+                    on_stderr: Some(&mut hear),
+                    ..ExecStreams::default()
+                };
+                let request = pipe.request(request);
+                let dumping = run(&docker, &container, &request, streams, &ctx.cancel);
+                pipe.pump(dumping, &mut sink).await
+            }
+            None => {
+                let streams = ExecStreams {
+                    stdin: None,
+                    stdout: Some(&mut sink),
+                    on_stderr: Some(&mut hear),
+                };
+                run(&docker, &container, &request, streams, &ctx.cancel).await
+            }
         };
-        let end = match run(&docker, &container, &request, streams, &ctx.cancel).await {
+        drop(pipe);
+        let end = match ended {
             Ok(end) => end,
             // A full disk is said with the file that did not fit.
             Err(error) => match sink.failed.take() {

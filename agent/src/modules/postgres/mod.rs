@@ -4,6 +4,7 @@ mod checksum;
 pub mod connect;
 mod data_dir;
 mod dump;
+mod dump_pipe;
 mod dump_text;
 pub mod error;
 mod files;
