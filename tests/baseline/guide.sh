@@ -5,6 +5,7 @@
 # and the second dump is restored before the directories are swapped.
 #
 # Variables: FAST_DATA_DIR BACKUP_DIR OLD_IMAGE NEW_IMAGE (`lab site create` prints them);
+#            CONTENT=1: also read every row where the agent does, as one would with psql, sort and sha256sum;
 #            SQL_DIR: a folder with the update scripts, when they are not to come from the image's /sql.
 # Prints one line a step, `SECONDS<TAB>STEP`, and `total` last. Ends with 0 only when all of it is done.
 set -eu -o pipefail
@@ -45,6 +46,15 @@ stop() {
 }
 sql() { docker exec "$container" psql -X -q -A -t -v ON_ERROR_STOP=1 -U $DB_USER -d $DB "$@"; }
 counts() { sql -c 'select count(series_iuid) from series' -c 'select count(sop_iuid) from instance' | paste -sd' '; }
+# A SHA-256 of every table's rows, all tables in one session.
+content() {
+    [ -n "${CONTENT-}" ] || return 0
+    docker exec -i "$container" sh -c "psql -X -q -A -t -U $DB_USER -d $DB -f - |
+        psql -X -q -A -t -v ON_ERROR_STOP=1 -U $DB_USER -d $DB -f -" >/dev/null <<'SQL'
+select format('\copy %I.%I to program ''LC_ALL=C sort | sha256sum''', schemaname, tablename)
+from pg_tables where schemaname = 'public' order by tablename;
+SQL
+}
 expect_counts() {
     local found
     found=$(counts)
@@ -76,17 +86,21 @@ step 'start the old database' start "$OLD_IMAGE" "$live"
 before=''
 count_before() { before=$(counts); }
 step 'count' count_before
+step 'content' content
 step 'dump 1' dump "$BACKUP_DIR/pacsdb_old.sql"
 step 'stop the old database' stop
 step 'start the work database' start "$OLD_IMAGE" "$work" without-schema
 step 'restore 1' restore "$BACKUP_DIR/pacsdb_old.sql"
 step 'count again' expect_counts "$before"
+step 'content again' content
 step 'update scripts' update
+step 'content after the updates' content
 step 'dump 2' dump "$BACKUP_DIR/pacsdb_updated.sql"
 step 'stop the work database' stop
 step 'start the new database' start "$NEW_IMAGE" "$fresh" without-schema
 step 'restore 2' restore "$BACKUP_DIR/pacsdb_updated.sql"
 step 'count at the end' expect_counts "$before"
+step 'content at the end' content
 step 'stop the new database' stop
 step 'swap the directories' swap
 step 'remove the work database' rm -rf "$work"
