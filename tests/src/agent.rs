@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::error::{LabError, io_error};
+use crate::images::docker;
 use crate::site::Site;
 use crate::tool;
 
@@ -171,6 +172,22 @@ impl Agent {
         text.lines()
             .filter_map(|line| serde_json::from_str(line).ok())
             .collect()
+    }
+
+    /// Names of the containers, running or not, that this state's runs have left: each is labelled with
+    /// the state's id.
+    ///
+    /// # Errors
+    /// The journal has no id, or Docker does not answer.
+    pub fn containers(&self) -> Result<Vec<String>, LabError> {
+        let journal = self.journal();
+        let id = journal
+            .first()
+            .and_then(|record| record["state_id"].as_str())
+            .ok_or_else(|| LabError::Unexpected("the journal has no state id".into()))?;
+        let filter = format!("label=io.kaapana.agent.state={id}");
+        let names = docker(&["ps", "--all", "--format", "{{.Names}}", "--filter", &filter])?;
+        Ok(names.lines().map(str::to_owned).collect())
     }
 
     /// Waits until the journal has a record of this kind about a task whose identity has this end.

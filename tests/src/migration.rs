@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::agent::{self, Agent};
 use crate::error::{LabError, io_error};
 use crate::evidence::{Evidence, inodes, left_overs};
-use crate::images::{self, docker};
+use crate::images;
 use crate::site::{Scale, Site};
 use crate::tool;
 
@@ -108,27 +108,14 @@ impl Migration {
         record["container"].as_str().map(str::to_owned)
     }
 
-    /// The state's id, with which every container of the agent is labelled.
-    #[must_use]
-    pub fn state_id(&self) -> Option<String> {
-        let journal = self.agent.journal();
-        journal
-            .first()
-            .and_then(|record| record["state_id"].as_str().map(str::to_owned))
-    }
-
     /// Fails if anything of the agent is left but what it should leave.
     ///
     /// # Errors
     /// A container with the state's label is there, or a half-made file or directory.
     pub fn must_leave_nothing(&self) -> Result<(), LabError> {
-        let id = self
-            .state_id()
-            .ok_or_else(|| wrong("the journal has no state id"))?;
-        let filter = format!("label=io.kaapana.agent.state={id}");
-        let containers = docker(&["ps", "--all", "--format", "{{.Names}}", "--filter", &filter])?;
-        must(containers.trim().is_empty(), || {
-            format!("containers are left: {containers}")
+        let containers = self.agent.containers()?;
+        must(containers.is_empty(), || {
+            format!("containers are left: {containers:?}")
         })?;
         let ends = [".partial", ".initializing", ".removing", "_restoring"];
         let files = left_overs(&self.site.root, &ends)?;

@@ -94,6 +94,7 @@ fn mistakes_of_several_files_are_told_together() -> Outcome {
     - import_tasks: tab.yaml
     - import_tasks: not-there.yaml
     - comand: echo
+    - debug: {msg: \"{{ nowhere }}\"}
 ";
     let tab = "- name: a tab\n\tdebug: {}\n";
     let ended = run_files(dir.path(), &[("main.yaml", main), ("tab.yaml", tab)], &[])?;
@@ -104,6 +105,7 @@ fn mistakes_of_several_files_are_told_together() -> Outcome {
         told,
         [
             "playbook::file main.yaml:4:21",
+            "playbook::undefined main.yaml:6:24",
             "playbook::unknown_module main.yaml:5:7",
             "playbook::yaml_tab tab.yaml:2:1",
         ]
@@ -409,6 +411,27 @@ fn a_database_without_instances_is_not_migrated() -> Outcome {
         "assert::false",
         &["holds no instances", "FAST_DATA_DIR"],
     )
+}
+
+#[test]
+fn what_was_seen_in_a_wrong_directory_does_not_count_once_the_variable_is_mended() -> Outcome {
+    let migration = Migration::begin(Scale::S)?;
+    let (site, agent) = (&migration.site, &migration.agent);
+    let wrong = site.root.join("wrong");
+    fs::create_dir(&wrong)?;
+    let empty = wrong.join("postgres-dcm4che");
+    let mut copy = Command::new("cp");
+    copy.arg("-a").args([&site.postgres_dir(), &empty]);
+    lab::tool::run(&mut copy, "copy the database")?;
+    let server = site.serve(&site.images.old, &empty)?;
+    server.psql("truncate instance cascade")?;
+    server.stop()?;
+    agent.set(&json!({"fast_data_dir": wrong}))?;
+    refused(&mut agent.run())?.must_be("not-empty", "assert::false", &["holds no instances"]);
+    agent.set(&json!({"fast_data_dir": site.fast_data_dir}))?;
+    migration.finish()?;
+    migration.must_have_ended_right()?;
+    Ok(())
 }
 
 #[test]

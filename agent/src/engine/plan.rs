@@ -366,6 +366,11 @@ impl Question<'_> {
                 details.push(format!("content of {} differs", path.display()));
             }
         }
+        for (service, runs_on) in &fingerprint.services {
+            if let Some(before) = old.services.get(service) {
+                details.extend(differences(&format!("service {service}"), before, runs_on));
+            }
+        }
         if details.is_empty() {
             details.push("the task's module changed".into());
         }

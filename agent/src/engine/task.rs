@@ -197,11 +197,13 @@ impl<'p> Session<'p> {
         problem: &Problem,
     ) -> Result<UnitEnd, Stop> {
         let failure = Failure::of_problem(problem);
-        let fingerprint = Fingerprint {
-            arguments: String::new(),
-            files: Default::default(),
-        };
-        self.failed(place, &failure, fingerprint, None, Instant::now())
+        self.failed(
+            place,
+            &failure,
+            Fingerprint::default(),
+            None,
+            Instant::now(),
+        )
     }
 
     pub(super) fn not_predictable(&mut self, place: &Place<'p>, why: &str) -> UnitEnd {

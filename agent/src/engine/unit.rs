@@ -1,5 +1,7 @@
 //! One unit of work: a task, or one item of its loop, looked at without any effect.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::arguments;
@@ -79,7 +81,8 @@ impl Engine {
         // Secrets stay out of the fingerprint: a new password does not make done work undone.
         let hashed = self.redactor.value(&rendered);
         let files = arguments::input_files(module.as_ref(), &self.looking_context());
-        let fingerprint = Fingerprint::new(place.task.module.name, &hashed, &files);
+        let fingerprint = Fingerprint::new(place.task.module.name, &hashed, &files)
+            .with_services(self.services_run_on(place, scope)?);
         let decision = decide(
             place.task.module.kind,
             &fingerprint,
@@ -96,6 +99,27 @@ impl Engine {
             environment,
             holds_secret,
         })))
+    }
+
+    /// What the services around a task run on. Another image or directory is another database, so that
+    /// what was read there or done to it does not count here. How a server is tuned is left out.
+    fn services_run_on(
+        &self,
+        place: &Place<'_>,
+        scope: &Scope,
+    ) -> Result<BTreeMap<String, Value>, Problem> {
+        let mut all = BTreeMap::new();
+        for service in &place.frame.services {
+            let mut runs_on = serde_json::Map::new();
+            for key in ["image", "volumes", "mounts"] {
+                if let Some(node) = service.container.get(key) {
+                    let value = self.templates.render(node, scope)?;
+                    runs_on.insert(key.to_owned(), self.redactor.value(&value));
+                }
+            }
+            all.insert(service.name.clone(), Value::Object(runs_on));
+        }
+        Ok(all)
     }
 
     fn environment(
@@ -122,7 +146,7 @@ impl Engine {
             base_dir: self.base_dir.clone(),
             cancel: self.options.cancel.clone(),
             progress: crate::modules::Progress::none(),
-            environment: std::collections::BTreeMap::new(),
+            environment: BTreeMap::new(),
             services: Vec::new(),
             redactor: self.redactor.clone(),
             confirm: self.options.confirm.clone(),

@@ -10,13 +10,17 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// What a task's work depended on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// SHA-256 over module and arguments in canonical form; hex.
     pub arguments: String,
     /// Input file -> SHA-256 of its content, hex; `None` where it could not be read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<PathBuf, Option<String>>,
+    /// Service around the task -> what it runs on: image, volumes and mounts, secrets cut out. Absent
+    /// in records of tasks without services.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<String, Value>,
 }
 
 impl Fingerprint {
@@ -33,11 +37,20 @@ impl Fingerprint {
         Self {
             arguments: sha256_hex(text.as_bytes()),
             files,
+            services: BTreeMap::new(),
         }
     }
 
+    /// Adds what the services around the task run on.
+    #[must_use]
+    pub fn with_services(mut self, services: BTreeMap<String, Value>) -> Self {
+        self.services = services;
+        self
+    }
+
     /// Tells whether a task finished under `self` may count as finished under `now`. An input file
-    /// that has since gone does not make a finished task unfinished: its effect is there.
+    /// that has since gone does not make a finished task unfinished: its effect is there. Nor does a
+    /// service that the task had not known.
     #[must_use]
     pub fn covers(&self, now: &Self) -> bool {
         self.arguments == now.arguments
@@ -49,6 +62,10 @@ impl Fingerprint {
                     (Some(hash), Some(Some(old))) => hash == old,
                     (Some(_), _) => false,
                 })
+            && now
+                .services
+                .iter()
+                .all(|(name, runs_on)| self.services.get(name).is_none_or(|old| old == runs_on))
     }
 }
 
@@ -130,5 +147,16 @@ mod tests {
         assert!(!before.covers(&print()));
         std::fs::remove_file(&path).expect("remove");
         assert!(before.covers(&print()));
+    }
+
+    #[test]
+    fn another_directory_under_a_service_counts_and_a_service_that_was_not_there_does_not() {
+        let on = |directory: &str| {
+            let runs_on = BTreeMap::from([("db".to_owned(), json!({"volumes": [directory]}))]);
+            Fingerprint::new("m", &Value::Null, &[]).with_services(runs_on)
+        };
+        assert!(on("/a").covers(&on("/a")));
+        assert!(!on("/a").covers(&on("/b")));
+        assert!(Fingerprint::new("m", &Value::Null, &[]).covers(&on("/a")));
     }
 }

@@ -75,7 +75,13 @@ impl Loader<'_> {
             defaults: inherited.defaults.clone(),
             file: path.clone(),
         };
+        let names_incomplete = self.names_incomplete;
         let list = self.file(&path, "tasks file", Some(&target.at));
+        if list.is_none() {
+            // It can register a name or two only: what is undefined without it is worth telling.
+            self.names_incomplete = names_incomplete;
+            self.unread_tasks.push(path.clone());
+        }
         let block = list
             .map(|list| {
                 if matches!(&list.kind, NodeKind::Sequence(items) if looks_like_plays(items)) {

@@ -73,6 +73,8 @@ pub(super) struct Loaded {
     pub defined_elsewhere: HashSet<String>,
     /// Whether a file that may define names could not be read.
     pub names_incomplete: bool,
+    /// Files of tasks that could not be read: what they register is not known.
+    pub unread_tasks: Vec<PathBuf>,
 }
 
 /// Reads a playbook and everything it includes.
@@ -100,6 +102,7 @@ pub(super) fn load_what_can_be(path: &Path, options: &LoadOptions) -> Loaded {
         reading: Vec::new(),
         defined_elsewhere: HashSet::new(),
         names_incomplete: false,
+        unread_tasks: Vec::new(),
     };
     let plays = loader.main_file(path);
     Loaded {
@@ -111,6 +114,7 @@ pub(super) fn load_what_can_be(path: &Path, options: &LoadOptions) -> Loaded {
         problems: loader.problems,
         defined_elsewhere: loader.defined_elsewhere,
         names_incomplete: loader.names_incomplete,
+        unread_tasks: loader.unread_tasks,
     }
 }
 
@@ -125,6 +129,7 @@ struct Loader<'a> {
     reading: Vec<PathBuf>,
     defined_elsewhere: HashSet<String>,
     names_incomplete: bool,
+    unread_tasks: Vec<PathBuf>,
 }
 
 impl Loader<'_> {

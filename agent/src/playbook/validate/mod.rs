@@ -6,7 +6,7 @@ mod names;
 mod places;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -25,6 +25,8 @@ pub struct KnownNames {
     /// Whether more names may be defined than these (an inventory that is read later): undefined
     /// names are not reported then.
     pub open: bool,
+    /// Files of tasks that could not be read: an undefined name may be one that they register.
+    pub unread_tasks: Vec<PathBuf>,
 }
 
 impl KnownNames {
@@ -33,7 +35,7 @@ impl KnownNames {
     pub fn of(variables: &Map<String, Value>) -> Self {
         Self {
             names: variables.keys().cloned().collect(),
-            open: false,
+            ..Self::default()
         }
     }
 }
@@ -70,6 +72,7 @@ pub fn check(
     known.names.extend(options.extra_vars.keys().cloned());
     known.names.extend(loaded.defined_elsewhere);
     known.open |= loaded.names_incomplete;
+    known.unread_tasks.extend(loaded.unread_tasks);
     let findings = validate(&loaded.playbook, &known);
     let mut problems = loaded.problems;
     problems.extend(findings.problems);

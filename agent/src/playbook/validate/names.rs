@@ -1,6 +1,7 @@
 //! Which names are defined where.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 
 use super::{KnownNames, Validator};
 use crate::playbook::model::{Common, Item, NodeKind, Play, Playbook, Task};
@@ -29,6 +30,8 @@ pub(super) struct Names {
     plays: HashMap<(String, usize), BTreeSet<String>>,
     /// More names may be defined than are known: undefined ones are not reported.
     pub open: bool,
+    /// Files of tasks that could not be read.
+    unread_tasks: Vec<PathBuf>,
     current: (String, usize),
 }
 
@@ -42,6 +45,7 @@ impl Names {
             global: known.names.clone(),
             plays: HashMap::new(),
             open: known.open,
+            unread_tasks: known.unread_tasks.clone(),
             current: (String::new(), 0),
         };
         names
@@ -185,6 +189,14 @@ impl Validator {
             let mut problem = undefined_name(name, &message_at, near.as_deref());
             if name == "item" && problem.help.is_none() {
                 problem.help = Some("`item` is there in a task with `loop` only".to_owned());
+            }
+            if problem.help.is_none()
+                && let Some(path) = self.names.unread_tasks.first()
+            {
+                problem.help = Some(format!(
+                    "unless {}, which cannot be read, registers it",
+                    path.display()
+                ));
             }
             self.problem(problem);
         }
