@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::error::{LabError, io_error};
 use crate::site::Site;
 use crate::tool;
+use crate::workplace::{lab_subdir, unique};
 
 /// The playbook that ships with the agent.
 pub const PLAYBOOK: &str = "kaapana-0.2-to-0.3";
@@ -26,16 +27,35 @@ pub fn workspace() -> &'static Path {
         .unwrap_or(Path::new("."))
 }
 
+static BUILT: OnceLock<PathBuf> = OnceLock::new();
+
+/// Builds the agent and keeps a copy for this process, which a later build does not replace.
+///
+/// # Errors
+/// It does not build, or cannot be copied.
+pub fn keep_binary() -> Result<PathBuf, LabError> {
+    let built = build()?;
+    let dir = lab_subdir("sites")?.join(unique("site"));
+    fs::create_dir(&dir).map_err(io_error("create", &dir))?;
+    let copy = dir.join("kaapana-agent");
+    fs::copy(&built, &copy).map_err(io_error("copy", &built))?;
+    Ok(BUILT.get_or_init(|| copy).clone())
+}
+
 /// Builds the agent in the profile that this program was built in, once a process, and returns the
 /// binary.
 ///
 /// # Errors
 /// It does not build.
 pub fn binary() -> Result<PathBuf, LabError> {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
     if let Some(path) = BUILT.get() {
         return Ok(path.clone());
     }
+    let path = build()?;
+    Ok(BUILT.get_or_init(|| path).clone())
+}
+
+fn build() -> Result<PathBuf, LabError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     // The whole workspace, so that crates keep the features that they were built with already.
@@ -47,13 +67,12 @@ pub fn binary() -> Result<PathBuf, LabError> {
         build.arg("--release");
     }
     let printed = tool::run(&mut build, "build the agent")?;
-    let path = printed
+    printed
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|message| message["target"]["name"] == "kaapana-agent")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .ok_or_else(|| LabError::Unexpected("cargo named no binary of the agent".into()))?;
-    Ok(BUILT.get_or_init(|| path).clone())
+        .ok_or_else(|| LabError::Unexpected("cargo named no binary of the agent".into()))
 }
 
 /// The agent with the shipped playbook on one site.

@@ -270,12 +270,32 @@ impl Running {
     /// # Errors
     /// There is no such process any more.
     pub fn kill(mut self) -> Result<(), LabError> {
-        let child = self.child()?;
+        self.send_kill()?;
         let program = Path::new("kaapana-agent");
-        child.kill().map_err(io_error("kill", program))?;
-        child
+        self.child()?
             .wait()
             .map(drop)
+            .map_err(io_error("wait for", program))
+    }
+
+    /// Sends SIGKILL and returns at once.
+    ///
+    /// # Errors
+    /// There is no such process any more.
+    pub fn send_kill(&mut self) -> Result<(), LabError> {
+        let program = Path::new("kaapana-agent");
+        self.child()?.kill().map_err(io_error("kill", program))
+    }
+
+    /// Tells whether the agent has ended.
+    ///
+    /// # Errors
+    /// The process cannot be waited for.
+    pub fn has_ended(&mut self) -> Result<bool, LabError> {
+        let program = Path::new("kaapana-agent");
+        let status = self.child()?.try_wait();
+        status
+            .map(|status| status.is_some())
             .map_err(io_error("wait for", program))
     }
 
