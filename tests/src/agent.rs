@@ -86,6 +86,8 @@ pub struct Agent {
     pub variables: PathBuf,
     /// The state directory.
     pub state: PathBuf,
+    /// Address of the Docker daemon, where it is not the host's own.
+    pub docker_host: Option<String>,
 }
 
 impl Agent {
@@ -111,6 +113,7 @@ impl Agent {
             playbook: workspace().join(format!("playbooks/{PLAYBOOK}.yaml")),
             variables,
             state: site.root.join("state"),
+            docker_host: None,
         })
     }
 
@@ -142,6 +145,9 @@ impl Agent {
             .arg("--state-dir")
             .arg(&self.state)
             .stdin(Stdio::null());
+        if let Some(host) = &self.docker_host {
+            command.env("DOCKER_HOST", host);
+        }
         command
     }
 

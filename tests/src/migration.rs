@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::agent::{self, Agent};
 use crate::error::{LabError, io_error};
 use crate::evidence::{Evidence, inodes, left_overs};
-use crate::images::{self, docker};
+use crate::images::{self, docker_at};
 use crate::site::{Scale, Site};
 use crate::tool;
 
@@ -38,8 +38,20 @@ impl Migration {
     /// # Errors
     /// The site cannot be made, or the agent does not build.
     pub fn begin(scale: Scale) -> Result<Self, LabError> {
+        Self::begin_with(scale, |_| Ok(()))
+    }
+
+    /// As [`Migration::begin`], on a site that was changed in some way before it is looked at.
+    ///
+    /// # Errors
+    /// As [`Migration::begin`], and those of `change`.
+    pub fn begin_with(
+        scale: Scale,
+        change: impl FnOnce(&Site) -> Result<(), LabError>,
+    ) -> Result<Self, LabError> {
         let turn = Turn::take();
         let site = Site::temporary(scale)?;
+        change(&site)?;
         let agent = Agent::on(&site)?;
         let original = identity(&site.postgres_dir())?;
         Ok(Self {
@@ -85,6 +97,40 @@ impl Migration {
         ended.must_have(0)
     }
 
+    /// Tells whether the journal has begun a task.
+    #[must_use]
+    pub fn has_started(&self, task: &str) -> bool {
+        // As text: the journal is looked at often, and its records are large.
+        let journal = fs::read_to_string(self.agent.journal_path()).unwrap_or_default();
+        let (end, item) = (format!(" / {task}\",\"attempt"), format!(" / {task} ["));
+        journal.lines().any(|line| {
+            line.contains("\"event\":\"task_started\"")
+                && (line.contains(&end) || line.contains(&item))
+        })
+    }
+
+    /// Asks the Docker daemon that the agent uses.
+    ///
+    /// # Errors
+    /// As [`docker_at`].
+    pub fn docker(&self, arguments: &[&str]) -> Result<String, LabError> {
+        docker_at(self.agent.docker_host.as_deref(), arguments)
+    }
+
+    /// Runs SQL in the container of a service.
+    ///
+    /// # Errors
+    /// There is none, or a statement fails.
+    pub fn psql(&self, service: &str, sql: &str) -> Result<String, LabError> {
+        let container = self
+            .container(service)
+            .ok_or_else(|| wrong(&format!("the journal names no container of {service}")))?;
+        let psql = [
+            "exec", &container, "psql", "-XqAt", "-U", "pacs", "-d", "pacsdb", "-c", sql,
+        ];
+        Ok(self.docker(&psql)?.trim_end().to_owned())
+    }
+
     /// Tells whether the journal has begun and not ended a task.
     #[must_use]
     pub fn is_open(&self, task: &str) -> bool {
@@ -122,17 +168,26 @@ impl Migration {
     /// # Errors
     /// A container with the state's label is there, or a half-made file or directory.
     pub fn must_leave_nothing(&self) -> Result<(), LabError> {
+        self.must_leave_no_container()?;
+        let ends = [".partial", ".initializing", ".removing", "_restoring"];
+        let files = left_overs(&self.site.root, &ends)?;
+        must(files.is_empty(), || format!("files are left: {files:?}"))
+    }
+
+    /// Fails if a container of the agent is left.
+    ///
+    /// # Errors
+    /// Names it.
+    pub fn must_leave_no_container(&self) -> Result<(), LabError> {
         let id = self
             .state_id()
             .ok_or_else(|| wrong("the journal has no state id"))?;
         let filter = format!("label=io.kaapana.agent.state={id}");
-        let containers = docker(&["ps", "--all", "--format", "{{.Names}}", "--filter", &filter])?;
+        let containers =
+            self.docker(&["ps", "--all", "--format", "{{.Names}}", "--filter", &filter])?;
         must(containers.trim().is_empty(), || {
             format!("containers are left: {containers}")
-        })?;
-        let ends = [".partial", ".initializing", ".removing", "_restoring"];
-        let files = left_overs(&self.site.root, &ends)?;
-        must(files.is_empty(), || format!("files are left: {files:?}"))
+        })
     }
 
     /// Fails unless the migration came to the one right end: content, places, owners, each script once.

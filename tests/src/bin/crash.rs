@@ -21,6 +21,12 @@ struct Arguments {
     /// So many cases of one to four kills at random moments; every fifth at scale M, unless `--scale`.
     #[arg(long, value_name = "CASES")]
     random: Option<u64>,
+    /// Servers, containers, connections, the Docker daemon and disks fail; at scale M, unless `--scale`.
+    #[arg(long)]
+    faults: bool,
+    /// Only cases whose name holds this text, or one of them where it is given more than once.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
     /// Seed of what is random.
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -53,7 +59,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match cases(&arguments) {
         Ok(cases) if cases.is_empty() => {
-            eprintln!("crash: name what to run: --all, --records, --random N (see --help)");
+            eprintln!("crash: nothing to run: --all, --records, --random N, --faults (see --help)");
             ExitCode::FAILURE
         }
         Ok(cases) => {
@@ -109,6 +115,17 @@ fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
             let scale = if larger { Scale::M } else { scale };
             cases.extend(crash::random_kills(scale, seed, case, case + 1));
         }
+    }
+    if arguments.faults || arguments.all {
+        let scale = arguments.scale.unwrap_or(Scale::M);
+        cases.extend(crash::full_disks());
+        cases.extend(crash::daemon_restarts(scale));
+        cases.extend(crash::server_faults(scale));
+    }
+    if !arguments.only.is_empty() {
+        let is_wanted =
+            |case: &crash::Case| arguments.only.iter().any(|text| case.name.contains(text));
+        cases.retain(is_wanted);
     }
     Ok(cases)
 }

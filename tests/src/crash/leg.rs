@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::LabError;
 use crate::migration::{Ended, Migration, PATIENCE, Running, must};
-use crate::server;
 
 /// The agent's variable for failure points (`agent/README.md`).
-const POINTS: &str = "KAAPANA_AGENT_TEST_POINTS";
+pub(super) const POINTS: &str = "KAAPANA_AGENT_TEST_POINTS";
 /// Where the agent waits until the schema history was looked at: the last moment at which its server is
 /// sure to be up and all scripts are in.
 const LOOK_AT: &str = "stop:before:task_started:dump-updated";
@@ -72,7 +71,9 @@ impl Leg {
                 break;
             }
             if stands_still(run.pid()) {
-                watched.histories.push(history(migration)?);
+                watched
+                    .histories
+                    .push(migration.psql("pacs_work", HISTORY)?);
                 run.signal("CONT")?;
                 // It takes a moment until it is seen going on.
                 while stands_still(run.pid()) {
@@ -110,15 +111,8 @@ pub(super) fn on_a_site<T>(
     })
 }
 
-fn history(migration: &Migration) -> Result<String, LabError> {
-    let container = migration.container("pacs_work").ok_or_else(|| {
-        LabError::Unexpected("the journal names no container of pacs_work".into())
-    })?;
-    server::psql(&container, "pacs", "pacsdb", HISTORY)
-}
-
 /// State `T` of proc(5): stopped by a signal.
-fn stands_still(pid: u32) -> bool {
+pub(super) fn stands_still(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
         .is_some_and(|(_, behind)| behind.starts_with('T'))
