@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::error::{LabError, io_error};
-use crate::images::docker;
+use crate::images::docker_at;
 use crate::site::Site;
 use crate::tool;
+use crate::workplace::{lab_subdir, unique};
 
 /// The playbook that ships with the agent.
 pub const PLAYBOOK: &str = "kaapana-0.2-to-0.3";
@@ -27,16 +28,35 @@ pub fn workspace() -> &'static Path {
         .unwrap_or(Path::new("."))
 }
 
+static BUILT: OnceLock<PathBuf> = OnceLock::new();
+
+/// Builds the agent and keeps a copy for this process, which a later build does not replace.
+///
+/// # Errors
+/// It does not build, or cannot be copied.
+pub fn keep_binary() -> Result<PathBuf, LabError> {
+    let built = build()?;
+    let dir = lab_subdir("sites")?.join(unique("site"));
+    fs::create_dir(&dir).map_err(io_error("create", &dir))?;
+    let copy = dir.join("kaapana-agent");
+    fs::copy(&built, &copy).map_err(io_error("copy", &built))?;
+    Ok(BUILT.get_or_init(|| copy).clone())
+}
+
 /// Builds the agent in the profile that this program was built in, once a process, and returns the
 /// binary.
 ///
 /// # Errors
 /// It does not build.
 pub fn binary() -> Result<PathBuf, LabError> {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
     if let Some(path) = BUILT.get() {
         return Ok(path.clone());
     }
+    let path = build()?;
+    Ok(BUILT.get_or_init(|| path).clone())
+}
+
+fn build() -> Result<PathBuf, LabError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     // The whole workspace, so that crates keep the features that they were built with already.
@@ -48,13 +68,12 @@ pub fn binary() -> Result<PathBuf, LabError> {
         build.arg("--release");
     }
     let printed = tool::run(&mut build, "build the agent")?;
-    let path = printed
+    printed
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|message| message["target"]["name"] == "kaapana-agent")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .ok_or_else(|| LabError::Unexpected("cargo named no binary of the agent".into()))?;
-    Ok(BUILT.get_or_init(|| path).clone())
+        .ok_or_else(|| LabError::Unexpected("cargo named no binary of the agent".into()))
 }
 
 /// The agent with the shipped playbook on one site.
@@ -68,6 +87,8 @@ pub struct Agent {
     pub variables: PathBuf,
     /// The state directory.
     pub state: PathBuf,
+    /// Address of the Docker daemon, where it is not the host's own.
+    pub docker_host: Option<String>,
 }
 
 impl Agent {
@@ -93,6 +114,7 @@ impl Agent {
             playbook: workspace().join(format!("playbooks/{PLAYBOOK}.yaml")),
             variables,
             state: site.root.join("state"),
+            docker_host: None,
         })
     }
 
@@ -124,6 +146,9 @@ impl Agent {
             .arg("--state-dir")
             .arg(&self.state)
             .stdin(Stdio::null());
+        if let Some(host) = &self.docker_host {
+            command.env("DOCKER_HOST", host);
+        }
         command
     }
 
@@ -174,6 +199,14 @@ impl Agent {
             .collect()
     }
 
+    /// Asks the Docker daemon that the agent uses.
+    ///
+    /// # Errors
+    /// As [`docker_at`].
+    pub fn docker(&self, arguments: &[&str]) -> Result<String, LabError> {
+        docker_at(self.docker_host.as_deref(), arguments)
+    }
+
     /// Names of the containers, running or not, that this state's runs have left: each is labelled with
     /// the state's id.
     ///
@@ -186,7 +219,7 @@ impl Agent {
             .and_then(|record| record["state_id"].as_str())
             .ok_or_else(|| LabError::Unexpected("the journal has no state id".into()))?;
         let filter = format!("label=io.kaapana.agent.state={id}");
-        let names = docker(&["ps", "--all", "--format", "{{.Names}}", "--filter", &filter])?;
+        let names = self.docker(&["ps", "--all", "--format", "{{.Names}}", "--filter", &filter])?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 

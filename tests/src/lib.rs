@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod check;
+pub mod crash;
 pub mod error;
 pub mod evidence;
 pub mod hash;

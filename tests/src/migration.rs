@@ -38,8 +38,20 @@ impl Migration {
     /// # Errors
     /// The site cannot be made, or the agent does not build.
     pub fn begin(scale: Scale) -> Result<Self, LabError> {
+        Self::begin_with(scale, |_| Ok(()))
+    }
+
+    /// As [`Migration::begin`], on a site that was changed in some way before it is looked at.
+    ///
+    /// # Errors
+    /// As [`Migration::begin`], and those of `change`.
+    pub fn begin_with(
+        scale: Scale,
+        change: impl FnOnce(&Site) -> Result<(), LabError>,
+    ) -> Result<Self, LabError> {
         let turn = Turn::take();
         let site = Site::temporary(scale)?;
+        change(&site)?;
         let agent = Agent::on(&site)?;
         let original = identity(&site.postgres_dir())?;
         Ok(Self {
@@ -85,6 +97,40 @@ impl Migration {
         ended.must_have(0)
     }
 
+    /// Tells whether the journal has begun a task.
+    #[must_use]
+    pub fn has_started(&self, task: &str) -> bool {
+        // As text: the journal is looked at often, and its records are large.
+        let journal = fs::read_to_string(self.agent.journal_path()).unwrap_or_default();
+        let (end, item) = (format!(" / {task}\",\"attempt"), format!(" / {task} ["));
+        journal.lines().any(|line| {
+            line.contains("\"event\":\"task_started\"")
+                && (line.contains(&end) || line.contains(&item))
+        })
+    }
+
+    /// Asks the Docker daemon that the agent uses.
+    ///
+    /// # Errors
+    /// As [`Agent::docker`].
+    pub fn docker(&self, arguments: &[&str]) -> Result<String, LabError> {
+        self.agent.docker(arguments)
+    }
+
+    /// Runs SQL in the container of a service.
+    ///
+    /// # Errors
+    /// There is none, or a statement fails.
+    pub fn psql(&self, service: &str, sql: &str) -> Result<String, LabError> {
+        let container = self
+            .container(service)
+            .ok_or_else(|| wrong(&format!("the journal names no container of {service}")))?;
+        let psql = [
+            "exec", &container, "psql", "-XqAt", "-U", "pacs", "-d", "pacsdb", "-c", sql,
+        ];
+        Ok(self.docker(&psql)?.trim_end().to_owned())
+    }
+
     /// Tells whether the journal has begun and not ended a task.
     #[must_use]
     pub fn is_open(&self, task: &str) -> bool {
@@ -113,13 +159,21 @@ impl Migration {
     /// # Errors
     /// A container with the state's label is there, or a half-made file or directory.
     pub fn must_leave_nothing(&self) -> Result<(), LabError> {
-        let containers = self.agent.containers()?;
-        must(containers.is_empty(), || {
-            format!("containers are left: {containers:?}")
-        })?;
+        self.must_leave_no_container()?;
         let ends = [".partial", ".initializing", ".removing", "_restoring"];
         let files = left_overs(&self.site.root, &ends)?;
         must(files.is_empty(), || format!("files are left: {files:?}"))
+    }
+
+    /// Fails if a container of the agent is left.
+    ///
+    /// # Errors
+    /// Names it.
+    pub fn must_leave_no_container(&self) -> Result<(), LabError> {
+        let containers = self.agent.containers()?;
+        must(containers.is_empty(), || {
+            format!("containers are left: {containers:?}")
+        })
     }
 
     /// Fails unless the migration came to the one right end: content, places, owners, each script once.
@@ -257,12 +311,32 @@ impl Running {
     /// # Errors
     /// There is no such process any more.
     pub fn kill(mut self) -> Result<(), LabError> {
-        let child = self.child()?;
+        self.send_kill()?;
         let program = Path::new("kaapana-agent");
-        child.kill().map_err(io_error("kill", program))?;
-        child
+        self.child()?
             .wait()
             .map(drop)
+            .map_err(io_error("wait for", program))
+    }
+
+    /// Sends SIGKILL and returns at once.
+    ///
+    /// # Errors
+    /// There is no such process any more.
+    pub fn send_kill(&mut self) -> Result<(), LabError> {
+        let program = Path::new("kaapana-agent");
+        self.child()?.kill().map_err(io_error("kill", program))
+    }
+
+    /// Tells whether the agent has ended.
+    ///
+    /// # Errors
+    /// The process cannot be waited for.
+    pub fn has_ended(&mut self) -> Result<bool, LabError> {
+        let program = Path::new("kaapana-agent");
+        let status = self.child()?.try_wait();
+        status
+            .map(|status| status.is_some())
             .map_err(io_error("wait for", program))
     }
 

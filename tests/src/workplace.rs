@@ -174,6 +174,26 @@ impl Mount {
         Ok(Self(dir.to_path_buf()))
     }
 
+    /// Mounts a new ext4 of this size (`16M`), kept in the file `image`, on a directory.
+    ///
+    /// # Errors
+    /// `truncate`, `mkfs.ext4` or `mount` refuses.
+    pub fn ext4(dir: &Path, image: &Path, size: &str) -> Result<Self, LabError> {
+        require_root("mount a small filesystem")?;
+        let purpose = "make a small filesystem";
+        tool::run(
+            Command::new("truncate").args(["-s", size]).arg(image),
+            purpose,
+        )?;
+        // No room is kept for root, who fills it.
+        let mut make = Command::new("mkfs.ext4");
+        tool::run(make.args(["-q", "-m", "0"]).arg(image), purpose)?;
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "loop"]).arg(image).arg(dir);
+        tool::run(&mut mount, "mount a small filesystem")?;
+        Ok(Self(dir.to_path_buf()))
+    }
+
     /// Gives it another size.
     ///
     /// # Errors

@@ -126,7 +126,7 @@ fn killed_at(task: &str, moment: impl FnOnce(&Migration) -> Moment<'static>) -> 
     let migration = Migration::begin(Scale::S)?;
     let mut run = migration.start()?;
     run.wait_for(&format!("the start of {task}"), || {
-        has_started(&migration, task)
+        migration.has_started(task)
     })?;
     match moment(&migration) {
         Moment::Started => {}
@@ -158,15 +158,6 @@ fn continues_to_the_right_end(migration: &Migration) -> Outcome {
     migration.must_be_passed_over()?;
     migration.must_have_ended_right()?;
     Ok(())
-}
-
-fn has_started(migration: &Migration, task: &str) -> bool {
-    // As text: the journal is looked at often, and its records are large.
-    let journal = fs::read_to_string(migration.agent.journal_path()).unwrap_or_default();
-    let (end, item) = (format!(" / {task}\",\"attempt"), format!(" / {task} ["));
-    journal.lines().any(|line| {
-        line.contains("\"event\":\"task_started\"") && (line.contains(&end) || line.contains(&item))
-    })
 }
 
 /// Looks without a pause: what is waited for may be over in a millisecond.
@@ -225,7 +216,7 @@ fn killed_in_script(version: &str) -> Outcome {
         .agent
         .set(&json!({"update_scripts_from": "folder", "update_scripts_folder": folder}))?;
     let mut run = migration.start()?;
-    run.wait_for("the restore", || has_started(&migration, "restore-work"))?;
+    run.wait_for("the restore", || migration.has_started("restore-work"))?;
     let container = migration
         .container("pacs_work")
         .ok_or("the service has a container")?;
@@ -285,7 +276,7 @@ fn a_run_killed_when_it_starts_a_server_is_continued() -> Outcome {
 fn power_lost_in_a_restore_is_survived() -> Outcome {
     let migration = Migration::begin(Scale::S)?;
     let mut run = migration.start()?;
-    run.wait_for("the restore", || has_started(&migration, "restore-work"))?;
+    run.wait_for("the restore", || migration.has_started("restore-work"))?;
     let container = migration
         .container("pacs_work")
         .ok_or("the service has a container")?;
@@ -306,7 +297,7 @@ fn sigint_and_sigterm_stop_cleanly() -> Outcome {
         ("INT", "restore-new"),
     ] {
         let mut run = migration.start()?;
-        run.wait_for(task, || has_started(&migration, task))?;
+        run.wait_for(task, || migration.has_started(task))?;
         run.signal(signal)?;
         let ended = run.end()?;
         ended.must_have(130)?;
@@ -381,7 +372,7 @@ fn peak_kib(status: &Path) -> u64 {
 fn a_second_agent_is_told_who_is_at_work() -> Outcome {
     let migration = Migration::begin(Scale::S)?;
     let mut run = migration.start()?;
-    run.wait_for("the dump", || has_started(&migration, "dump-old"))?;
+    run.wait_for("the dump", || migration.has_started("dump-old"))?;
     let second = migration.start()?.end()?;
     second.must_have(7)?;
     second.must_say(&["state::locked", &format!("pid {}", run.pid())])?;

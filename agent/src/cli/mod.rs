@@ -20,6 +20,8 @@ pub use args::Cli;
 use args::Command;
 use exit::Failure;
 
+use crate::state::failure_point;
+
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -36,17 +38,34 @@ pub fn main() -> ExitCode {
         }
     };
     screen::start_tracing(cli.global.verbose);
-    let result = match &cli.command {
+    let result = arm_test_points().and_then(|()| match &cli.command {
         Command::Run(args) => run::run(&cli.global, args),
         Command::Plan(args) => plan::plan(&cli.global, args),
         Command::Status(args) => status::status(&cli.global, args),
         Command::Resolve(args) => resolve::resolve(&cli.global, args),
         Command::State(args) => state::state(&cli.global, args),
-    };
+    });
     match result {
         Ok(code) => code,
         Err(failure) => failure.report(&cli.global),
     }
+}
+
+/// Sets the failure points that a test asks for. Never silently: somebody may have left them on.
+fn arm_test_points() -> Result<(), Failure> {
+    let Ok(points) = std::env::var(failure_point::VARIABLE) else {
+        return Ok(());
+    };
+    let variable = failure_point::VARIABLE;
+    failure_point::arm(&points).map_err(|why| {
+        Failure::other(
+            "agent::test_points",
+            format!("failed to set the failure points of {variable}: {why}"),
+            "unset the variable: it is for tests alone",
+        )
+    })?;
+    eprintln!("warning: {variable} is set: this process stops itself at {points}");
+    Ok(())
 }
 
 type Done = Result<ExitCode, Failure>;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::error::StateError;
+use super::failure_point::{self, Phase};
 use super::format::{self, Body, FORMAT_VERSION, Record};
 use super::reader::{self, Contents};
 
@@ -159,16 +160,19 @@ impl Journal {
         let (mut line, hash) = format::to_line(&record)
             .map_err(|e| StateError::io("encode a record for", &self.path)(e.into()))?;
         line.push('\n');
-        let written = self
-            .file
-            .write_all(line.as_bytes())
-            .and_then(|()| self.file.sync_data());
+        failure_point::reach(Phase::Before, &record);
+        failure_point::tear(&mut self.file, &line, &record);
+        let written = self.file.write_all(line.as_bytes()).and_then(|()| {
+            failure_point::reach(Phase::Written, &record);
+            self.file.sync_data()
+        });
         if let Err(source) = written {
             self.poisoned = true;
             // Best effort: a half line is set aside by the next run anyway.
             let _ = self.file.set_len(self.length);
             return Err(StateError::io("append to", &self.path)(source));
         }
+        failure_point::reach(Phase::After, &record);
         self.length += line.len() as u64;
         self.next_seq += 1;
         self.head = hash;

@@ -4,6 +4,7 @@
 //! that they are unaltered, and answers what is known about a task.
 
 pub mod error;
+pub mod failure_point;
 pub mod fingerprint;
 pub mod format;
 pub mod history;

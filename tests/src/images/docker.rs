@@ -19,8 +19,20 @@ pub(crate) const OWNER_LABEL: &str = "kaapana-lab.owner";
 /// # Errors
 /// Docker is not there, its daemon does not run, or it refuses.
 pub fn docker(arguments: &[&str]) -> Result<String, LabError> {
+    docker_at(None, arguments)
+}
+
+/// As [`docker`], at the daemon with this address where one is given.
+///
+/// # Errors
+/// As [`docker`].
+pub fn docker_at(host: Option<&str>, arguments: &[&str]) -> Result<String, LabError> {
     let purpose = format!("docker {}", arguments.first().copied().unwrap_or_default());
-    tool::run(Command::new("docker").args(arguments), &purpose)
+    let mut command = Command::new("docker");
+    if let Some(host) = host {
+        command.args(["--host", host]);
+    }
+    tool::run(command.args(arguments), &purpose)
 }
 
 /// Returns whether Docker has this image.

@@ -8,6 +8,7 @@ mod postgres;
 pub use debian::{DebianImage, ImageFile};
 pub(crate) use docker::{LABEL, OWNER_LABEL};
 pub use docker::{
-    docker, image_exists, remove_containers_on, remove_lab_images, remove_orphaned_containers,
+    docker, docker_at, image_exists, remove_containers_on, remove_lab_images,
+    remove_orphaned_containers,
 };
 pub use postgres::{PostgresImages, new_postgres, old_postgres};

@@ -248,6 +248,7 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         if self.removes_itself {
+            workplace::unmount_below(&self.root);
             // What stays behind is in target/lab/sites, where `lab clean` finds it.
             let _ = workplace::remove_any(&self.root);
         }

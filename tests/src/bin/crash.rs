@@ -1,0 +1,131 @@
+//! The harness that proves exactly once: kills, faults and power losses, and a table at the end.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lab::agent;
+use lab::crash::{self, PHASES, Table};
+use lab::error::LabError;
+use lab::site::Scale;
+
+/// Kills migrations at every record and at random, and judges their ends by that of an undisturbed one.
+#[derive(Parser)]
+#[command(name = "crash", max_term_width = 100)]
+struct Arguments {
+    /// Everything: the full proof.
+    #[arg(long)]
+    all: bool,
+    /// A kill before and after every record of the journal.
+    #[arg(long)]
+    records: bool,
+    /// So many cases of one to four kills at random moments; every fifth at scale M, unless `--scale`.
+    #[arg(long, value_name = "CASES")]
+    random: Option<u64>,
+    /// Servers, containers, connections, the Docker daemon and disks fail; at scale M, unless `--scale`.
+    #[arg(long)]
+    faults: bool,
+    /// Only cases whose name holds this text, or one of them where it is given more than once.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Seed of what is random.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// The random case to begin with.
+    #[arg(long, default_value_t = 0)]
+    case: u64,
+    /// The record to begin with.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// The record to end with.
+    #[arg(long)]
+    to: Option<u64>,
+    /// Moments of an append: before, torn, written, after. [default: before and after]
+    #[arg(long, value_parser = PHASES)]
+    phase: Vec<String>,
+    /// How large the sites are.
+    #[arg(long, value_enum, ignore_case = true)]
+    scale: Option<Scale>,
+    /// Cases side by side.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+}
+
+/// Kills at random moments in the full proof.
+const RANDOM_CASES: u64 = 200;
+/// Every how many-th random case is at scale M.
+const LARGER_EVERY: u64 = 5;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match cases(&arguments) {
+        Ok(cases) if cases.is_empty() => {
+            eprintln!("crash: nothing to run: --all, --records, --random N, --faults (see --help)");
+            ExitCode::FAILURE
+        }
+        Ok(cases) => {
+            let verdicts = crash::run_all(cases, arguments.jobs);
+            let table = Table::of(&verdicts);
+            println!("\n{table}");
+            for verdict in verdicts.iter().filter(|verdict| verdict.wrong.is_some()) {
+                println!(
+                    "WRONG {}: {}\n  again: cargo run -p lab --bin crash -- {}",
+                    verdict.kind, verdict.name, verdict.replay
+                );
+            }
+            if table.wrong() == 0 {
+                println!("0 wrong ends");
+                ExitCode::SUCCESS
+            } else {
+                println!("{} wrong ends", table.wrong());
+                ExitCode::FAILURE
+            }
+        }
+        Err(error) => {
+            eprintln!("crash: failed to {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
+    // A long run must not change its agent when somebody builds another one meanwhile.
+    agent::keep_binary()?;
+    let scale = arguments.scale.unwrap_or(Scale::S);
+    let mut cases = Vec::new();
+    if arguments.records || arguments.all {
+        let last = crash::point_count(scale)?;
+        println!("an undisturbed migration has {last} records");
+        let to = arguments.to.unwrap_or(last).min(last);
+        let records: Vec<u64> = (arguments.from..=to).collect();
+        let phases: Vec<&str> = PHASES
+            .into_iter()
+            .filter(|phase| match arguments.phase.as_slice() {
+                [] => ["before", "after"].contains(phase),
+                wanted => wanted.iter().any(|wanted| wanted == phase),
+            })
+            .collect();
+        cases.extend(crash::kills_at_records(scale, &records, &phases));
+    }
+    let random = arguments.random.or(arguments.all.then_some(RANDOM_CASES));
+    if let Some(count) = random {
+        let seed = arguments.seed;
+        println!("random kills: seed {seed}");
+        for case in arguments.case..arguments.case + count {
+            let larger = arguments.scale.is_none() && case % LARGER_EVERY == LARGER_EVERY - 1;
+            let scale = if larger { Scale::M } else { scale };
+            cases.extend(crash::random_kills(scale, seed, case, case + 1));
+        }
+    }
+    if arguments.faults || arguments.all {
+        let scale = arguments.scale.unwrap_or(Scale::M);
+        cases.extend(crash::full_disks());
+        cases.extend(crash::daemon_restarts(scale));
+        cases.extend(crash::server_faults(scale));
+    }
+    if !arguments.only.is_empty() {
+        let is_wanted =
+            |case: &crash::Case| arguments.only.iter().any(|text| case.name.contains(text));
+        cases.retain(is_wanted);
+    }
+    Ok(cases)
+}

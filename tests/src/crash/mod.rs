@@ -1,0 +1,26 @@
+//! Exactly once, under fire: kills, faults and power losses in the middle of a migration, each judged by
+//! its end against one that nobody disturbed.
+//!
+//! `cargo run -p lab --bin crash` runs all of it and prints a table; `tests/README.md` says what is in it.
+
+mod daemon;
+mod disk;
+mod faults;
+mod journal;
+mod leg;
+mod random;
+mod records;
+mod reference;
+mod report;
+mod strike;
+
+pub use daemon::{daemon_restart, daemon_restarts};
+pub use disk::{Full, full_disk, full_disks};
+pub use faults::{Blow, SCENES, server_fault, server_faults};
+pub use journal::Tasks;
+pub use leg::{Fire, Leg, Watched};
+pub use random::random_kills;
+pub use records::{PHASES, kills_at_records, point_count};
+pub use reference::Reference;
+pub use report::{Case, Table, Verdict, run_all};
+pub use strike::Moment;

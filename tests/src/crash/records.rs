@@ -1,0 +1,88 @@
+//! A kill at every record of the journal.
+
+use super::leg::{Fire, Leg, Watched, on_a_site};
+use super::reference::Reference;
+use super::report::Case;
+use crate::error::LabError;
+use crate::migration::{Migration, must};
+use crate::site::Scale;
+
+/// The moments of an append, as the agent names them, in the order in which they come.
+pub const PHASES: [&str; 4] = ["before", "torn", "written", "after"];
+
+/// Number of records that an undisturbed migration writes.
+///
+/// # Errors
+/// It does not come to the right end.
+pub fn point_count(scale: Scale) -> Result<u64, LabError> {
+    Reference::of(scale).map(|reference| reference.records)
+}
+
+/// One case for each of these records and phases: killed there, then run to the end.
+#[must_use]
+pub fn kills_at_records(scale: Scale, records: &[u64], phases: &[&'static str]) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for record in records {
+        for phase in phases {
+            let (record, phase) = (*record, *phase);
+            cases.push(Case {
+                kind: "kill at a record",
+                name: format!("{phase} record {record}, scale {}", scale.letter()),
+                replay: format!(
+                    "--records --from {record} --to {record} --phase {phase} --scale {}",
+                    scale.letter()
+                ),
+                work: Box::new(move || kill_at(scale, record, phase)),
+            });
+        }
+    }
+    cases
+}
+
+fn kill_at(scale: Scale, record: u64, phase: &str) -> Result<String, LabError> {
+    let reference = Reference::of(scale)?;
+    on_a_site(Migration::begin(scale)?, |migration| {
+        kill_and_judge(migration, reference, record, phase)
+    })
+}
+
+fn kill_and_judge(
+    migration: &Migration,
+    reference: &Reference,
+    record: u64,
+    phase: &str,
+) -> Result<String, LabError> {
+    let mut watched = Watched::default();
+    let fire = Fire::Point(format!("kill:{phase}:{record}"));
+    let leg = Leg::run(migration, &fire, &mut watched)?;
+    must(leg.was_killed(), || {
+        format!(
+            "it was not killed: {:?}\n{}",
+            leg.ended.code, leg.ended.stderr
+        )
+    })?;
+    let records = migration.agent.journal();
+    let whole = if ["before", "torn"].contains(&phase) {
+        record - 1
+    } else {
+        record
+    };
+    must(records.len() as u64 == whole, || {
+        format!("{} records are whole instead of {whole}", records.len())
+    })?;
+    let at = records.last().map_or_else(String::new, |last| {
+        let task = last["task"].as_str().unwrap_or_default();
+        let task = task.rsplit(" / ").next().unwrap_or_default();
+        format!(
+            "behind {} {task}",
+            last["event"].as_str().unwrap_or_default()
+        )
+    });
+    let leg = Leg::run(migration, &Fire::None, &mut watched)?;
+    leg.ended.must_have(0)?;
+    must(!watched.histories.is_empty(), || {
+        "nobody saw the schema history".into()
+    })?;
+    reference.must_be_reached_by(migration, &watched, true)?;
+    Ok(at)
+}
