@@ -24,7 +24,7 @@ use super::users::refuse_in_use;
 use super::walk::{TreeSize, tree_size};
 use crate::modules::error::PathError;
 use crate::modules::{
-    Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
+    Advice, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
 };
 
 /// Moves a file or directory to a name that must be free, exactly once.
@@ -360,6 +360,23 @@ impl Module for MoveModule {
     async fn recover(&self, ctx: &TaskContext, intent: &Value) -> Result<Recovery, ModuleError> {
         let intent = read_intent(intent)?;
         blocking(self, ctx, move |_, ctx| recover(ctx, &intent)).await
+    }
+
+    fn advice(&self, ctx: &TaskContext) -> Advice {
+        let (src, dest) = (ctx.resolve(&self.src), ctx.resolve(&self.dest));
+        let (src, dest) = (src.display(), dest.display());
+        Advice {
+            look: format!(
+                "which of them holds the data: `ls -lad {src} {dest}`, `du -sh {src} {dest}`"
+            ),
+            done: format!(
+                "{dest} holds all of it; a {src} that is still there stays, and is yours to remove"
+            ),
+            redo: format!(
+                "{src} holds all of it, and {dest} has been moved away: {src} is moved; nothing is \
+                 overwritten"
+            ),
+        }
     }
 }
 
