@@ -142,7 +142,8 @@ pub trait Module: Send + Sync {
 
     /// Brings the effect about. When this returns `Ok`, the effect is durable (fsynced).
     ///
-    /// When `ctx.cancel` fires, stops its work, cleans up what it left, and returns
+    /// When `ctx.cancel` fires, stops its work, cleans up what it left (but for what a later attempt
+    /// completes), and returns
     /// [`ModuleError::Cancelled`].
     async fn apply(&self, ctx: &TaskContext, intent: &Value) -> Result<Outcome, ModuleError>;
 

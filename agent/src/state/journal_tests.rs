@@ -94,7 +94,7 @@ fn every_kind_of_damage_is_told_apart_with_its_line() {
     let (_other_dir, other) = sample();
     let good = lines(&path);
     let foreign = lines(&other);
-    let mut check = |what: &str, change: &dyn Fn(&mut Vec<String>), code: &str, words: &[&str]| {
+    let check = |what: &str, change: &dyn Fn(&mut Vec<String>), code: &str, words: &[&str]| {
         let mut lines = good.clone();
         change(&mut lines);
         rewrite(&path, &lines);
