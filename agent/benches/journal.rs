@@ -16,7 +16,8 @@ const ROUNDS: usize = 7;
 
 /// What a task of the migration writes: some 500 bytes when it starts, some 900 when it ends.
 fn records(task: usize) -> [Body; 2] {
-    let name = format!("Kaapana 0.2 to 0.3 / Guide 1 to 3, what the 0.2 database holds / task-{task}");
+    let name =
+        format!("Kaapana 0.2 to 0.3 / Guide 1 to 3, what the 0.2 database holds / task-{task}");
     let attempt = format!("20261122T214549Z-ad88/{task}");
     let arguments = json!({
         "db": "pacsdb", "dest": format!("/home/kaapana/fast/backup/pacsdb_{task}.sql"),
@@ -70,7 +71,10 @@ fn journaled(path: &Path) -> Result<Duration, Box<dyn Error>> {
 }
 
 fn bare(path: &Path, lines: &[&[u8]]) -> Result<Duration, Box<dyn Error>> {
-    let mut file = OpenOptions::new().create_new(true).append(true).open(path)?;
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .append(true)
+        .open(path)?;
     file.sync_all()?;
     File::open(path.parent().ok_or("the file is in a folder")?)?.sync_all()?;
     let since = Instant::now();
@@ -94,7 +98,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     for round in 0..ROUNDS {
         let (journal, plain) = (dir.path().join("journal.jsonl"), dir.path().join("bare"));
         // In turns, and each first in turns: what the disk does beside is shared.
-        let first = if round % 2 == 0 { Some(journaled(&journal)?) } else { None };
+        let first = if round % 2 == 0 {
+            Some(journaled(&journal)?)
+        } else {
+            None
+        };
         let bytes = match fs::read(&journal) {
             Ok(bytes) => bytes,
             Err(_) => {
@@ -128,7 +136,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let (low, high) = ratios
         .iter()
-        .fold((f64::MAX, 0.0_f64), |(low, high), ratio| (low.min(*ratio), high.max(*ratio)));
+        .fold((f64::MAX, 0.0_f64), |(low, high), ratio| {
+            (low.min(*ratio), high.max(*ratio))
+        });
     let ratio = median(ratios.clone());
     println!(
         "{TASKS} tasks, {} records: journal {:.1} ms, bare write + fdatasync {:.1} ms, ratio {ratio:.2} \

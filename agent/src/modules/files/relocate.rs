@@ -199,7 +199,11 @@ impl MoveModule {
 /// Where a copy grows. The name is the source's, not the attempt's: the next attempt completes what it
 /// finds there.
 fn partial_of(dest: &Path, source: Identity) -> PathBuf {
-    sibling(dest, "partial", &format!("{:x}-{:x}", source.dev, source.ino))
+    sibling(
+        dest,
+        "partial",
+        &format!("{:x}-{:x}", source.dev, source.ino),
+    )
 }
 
 fn copy_then_remove(ctx: &TaskContext, intent: &Intent) -> FilesResult<Outcome> {

@@ -287,7 +287,11 @@ async fn a_cancelled_copy_is_completed_by_the_next_attempt_which_believes_nothin
     let intent = module.prepare(&next).await.expect("prepare");
     let outcome = module.apply(&next, &intent).await.expect("completed");
     let figure = |name: &str| outcome.result[name].as_u64().expect("a figure");
-    assert_eq!(figure("kept_bytes"), 1024 * 1024 + 7, "a small file and one chunk were right");
+    assert_eq!(
+        figure("kept_bytes"),
+        1024 * 1024 + 7,
+        "a small file and one chunk were right"
+    );
     assert_eq!(figure("copied_bytes"), 2 * 1024 * 1024 + 5 + 3);
     assert_eq!(names(other.path()), ["dest"]);
     assert_eq!(names(scene.home.path()), [""; 0]);
@@ -321,7 +325,10 @@ async fn every_place_where_a_copy_can_be_killed_is_recovered() {
     fs::write(partial.join("half"), "x").expect("write");
     let recovery = module.recover(&next, &intent_value).await.expect("recover");
     assert_eq!(recovery, Recovery::NotDone);
-    assert!(partial.join("half").exists(), "the next attempt completes it");
+    assert!(
+        partial.join("half").exists(),
+        "the next attempt completes it"
+    );
     fs::remove_dir_all(&partial).expect("rm");
 
     // The copy has the name, and nothing vouches for it.
