@@ -12,6 +12,7 @@ pub mod evidence;
 pub mod hash;
 pub mod images;
 pub mod migration;
+pub mod scene;
 pub mod schema;
 pub mod server;
 pub mod site;
