@@ -41,6 +41,11 @@ pub enum Reason<'h> {
         /// Why.
         reason: &'h str,
     },
+    /// What it did was taken back.
+    Undone {
+        /// Run that undid it.
+        run: &'h str,
+    },
 }
 
 /// Why an operator has to decide.
@@ -50,6 +55,11 @@ pub enum Question<'h> {
     ChangedAfterDone(&'h Finished),
     /// A one-way task was interrupted, and its arguments have changed since.
     ChangedAfterInterruption(&'h Attempt),
+    /// Taking back what it did was interrupted: half of it may be there.
+    UndoInterrupted {
+        /// Run that began to undo it.
+        run: &'h str,
+    },
 }
 
 /// A finished task whose identity is no longer in the playbook.
@@ -87,6 +97,8 @@ pub fn decide<'h>(
         }
         Some(TaskHistory::Failed { .. }) => Decision::Run(Reason::Failed),
         Some(TaskHistory::Redo { user, reason }) => Decision::Run(Reason::Redo { user, reason }),
+        Some(TaskHistory::Undone { run, .. }) => Decision::Run(Reason::Undone { run }),
+        Some(TaskHistory::Undoing { run, .. }) => Decision::Ask(Question::UndoInterrupted { run }),
         Some(TaskHistory::Finished(finished)) => {
             if finished.fingerprint.covers(now) {
                 Decision::Done(finished)
@@ -157,6 +169,8 @@ mod tests {
         Failed,
         Cut(u8),
         RedoWanted,
+        Undone,
+        HalfUndone,
     }
 
     fn history(past: Past) -> Option<TaskHistory> {
@@ -180,13 +194,22 @@ mod tests {
                 user: "u".into(),
                 reason: "why".into(),
             },
+            Past::Undone => TaskHistory::Undone {
+                run: "r".into(),
+                time: Timestamp::UNIX_EPOCH,
+                summary: None,
+            },
+            Past::HalfUndone => TaskHistory::Undoing {
+                run: "r".into(),
+                time: Timestamp::UNIX_EPOCH,
+            },
         })
     }
 
     /// The promises, each as a claim about effects, without looking at how `decide` is built:
     /// would the effect of a one-way task happen although it (perhaps) happened before?
     fn may_have_happened(past: Past) -> bool {
-        matches!(past, Past::Done(_) | Past::Cut(_))
+        matches!(past, Past::Done(_) | Past::Cut(_) | Past::HalfUndone)
     }
 
     fn any_past() -> impl Strategy<Value = Past> {
@@ -198,6 +221,8 @@ mod tests {
             Just(Past::Failed),
             (0..3u8).prop_map(Past::Cut),
             Just(Past::RedoWanted),
+            Just(Past::Undone),
+            Just(Past::HalfUndone),
         ]
     }
 
@@ -243,10 +268,27 @@ mod tests {
             past in any_past(), now in 0..3u8,
         ) {
             let history = history(past);
+            if matches!(past, Past::HalfUndone) {
+                return Ok(());
+            }
             for kind in [Kind::ReadOnly, Kind::Converging] {
                 let decision = decide(kind, &fingerprint(now), history.as_ref(), &[]);
                 prop_assert!(!matches!(decision, Decision::Ask(_)));
             }
+        }
+    }
+
+    #[test]
+    fn what_was_undone_runs_again_and_what_is_half_undone_waits() {
+        let now = fingerprint(1);
+        for kind in [Kind::ReadOnly, Kind::Converging, Kind::OneWay] {
+            let undone = history(Past::Undone);
+            let decision = decide(kind, &now, undone.as_ref(), &[]);
+            assert_eq!(decision, Decision::Run(Reason::Undone { run: "r" }));
+            let half = history(Past::HalfUndone);
+            let decision = decide(kind, &now, half.as_ref(), &[]);
+            let question = Question::UndoInterrupted { run: "r" };
+            assert_eq!(decision, Decision::Ask(question));
         }
     }
 

@@ -322,6 +322,7 @@ impl Reason<'_> {
             }
             Self::LooksOnly => "interrupted before; it only looks".into(),
             Self::Redo { user, reason } => format!("{user} asked for it again: {reason}"),
+            Self::Undone { run } => format!("undone in run {run}"),
         }
     }
 }
@@ -335,6 +336,11 @@ impl Question<'_> {
         fingerprint: &crate::state::Fingerprint,
     ) -> (String, Vec<String>) {
         let (why, then, old) = match self {
+            Self::UndoInterrupted { run } => {
+                let why = format!("its undo was begun in run {run} and has not come to its end");
+                let finish = "finish it first: `kaapana-agent rollback PLAYBOOK`";
+                return (why, vec![finish.into()]);
+            }
             Self::ChangedAfterDone(Finished {
                 run,
                 arguments,

@@ -1,8 +1,8 @@
 //! An operator's answer about a task, put into the journal.
 
 use super::run::{Engine, RunError, run_id};
-use super::unit::Look;
-use crate::playbook::model::{Block, Item, Task};
+use super::unit::{Look, Ready};
+use crate::playbook::model::{Block, Item, Play, Task};
 use crate::state::{Answer, Body, Fingerprint, History, Journal, Lock, TaskHistory};
 
 use super::frame::Frame;
@@ -45,6 +45,16 @@ impl Engine {
 
     /// What the task depends on in the present playbook, where that can be told without running.
     fn fingerprint_now(&self, identity: &str, history: &History) -> Option<Fingerprint> {
+        self.ready_now(identity, history)
+            .map(|ready| ready.fingerprint)
+    }
+
+    /// A task as the present playbook has it, where that can be told without running.
+    pub(super) fn ready_now<'h>(
+        &self,
+        identity: &str,
+        history: &'h History,
+    ) -> Option<Box<Ready<'h>>> {
         let root = self.root_scope();
         for (_, known) in history.tasks() {
             if let TaskHistory::Finished(finished) = known
@@ -60,10 +70,7 @@ impl Engine {
         }
         for play in &self.playbook.plays {
             let frame = Frame::of_play(play, self.play_scope(&root, play));
-            let mut found = Vec::new();
-            collect(&play.items, &frame, &mut found);
-            found.extend(play.handlers.iter().map(|handler| (handler, frame.clone())));
-            for (task, frame) in found {
+            for (task, frame) in tasks_of(play, &frame) {
                 let own = self.identities.get(task);
                 if let Some(name) = &task.register
                     && let Some(TaskHistory::Finished(finished)) = history.task(own)
@@ -78,13 +85,21 @@ impl Engine {
                         && let Ok(Look::Ready(ready)) =
                             self.look(&place, &self.unit_scope(&place), history, &[])
                     {
-                        return Some(ready.fingerprint);
+                        return Some(ready);
                     }
                 }
             }
         }
         None
     }
+}
+
+/// Every task of a play, handlers included, with what it inherits.
+pub(super) fn tasks_of<'p>(play: &'p Play, frame: &Frame<'p>) -> Vec<(&'p Task, Frame<'p>)> {
+    let mut found = Vec::new();
+    collect(&play.items, frame, &mut found);
+    found.extend(play.handlers.iter().map(|handler| (handler, frame.clone())));
+    found
 }
 
 fn collect<'p>(items: &'p [Item], frame: &Frame<'p>, found: &mut Vec<(&'p Task, Frame<'p>)>) {
@@ -107,18 +122,20 @@ fn collect<'p>(items: &'p [Item], frame: &Frame<'p>, found: &mut Vec<(&'p Task, 
     }
 }
 
-/// Finds a task by its identity, or by the end of one if that is unique.
 fn known(history: &History, task: &str) -> Option<String> {
-    if history.task(task).is_some() {
-        return Some(task.to_owned());
+    let identities: Vec<&str> = history.tasks().map(|(identity, _)| identity).collect();
+    named(&identities, task).map(str::to_owned)
+}
+
+/// Finds a task by its identity, or by the end of one if that is unique.
+pub(super) fn named<'i>(identities: &[&'i str], task: &str) -> Option<&'i str> {
+    if let Some(whole) = identities.iter().find(|identity| **identity == task) {
+        return Some(whole);
     }
     let end = format!(" / {task}");
-    let mut found = history
-        .tasks()
-        .map(|(identity, _)| identity)
-        .filter(|name| name.ends_with(&end));
+    let mut found = identities.iter().filter(|name| name.ends_with(&end));
     match (found.next(), found.next()) {
-        (Some(identity), None) => Some(identity.to_owned()),
+        (Some(identity), None) => Some(identity),
         _ => None,
     }
 }

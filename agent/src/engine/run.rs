@@ -66,6 +66,21 @@ impl From<StateError> for RunError {
     }
 }
 
+/// A journal that was read under the lock.
+pub(super) struct Held {
+    run: String,
+    pub contents: Contents,
+    lock: Lock,
+}
+
+/// A run that has begun.
+pub(super) struct Begun<'e> {
+    pub session: Session<'e>,
+    /// The journal as it was before.
+    pub contents: Contents,
+    pub _lock: Lock,
+}
+
 /// Why a run does not go on.
 pub(super) enum Stop {
     Interrupted,
@@ -142,48 +157,26 @@ impl Engine {
         if self.options.check {
             return self.predict(events).await;
         }
-        let run = run_id();
-        self.state.create()?;
-        let holder = format!(
-            "pid {}, run {run}, {} on {}",
-            std::process::id(),
-            self.options.operator.user,
-            self.options.operator.host
-        );
-        let _lock = Lock::take(&self.state.lock(), &holder)?;
-        let contents = self.journal()?;
-        let history = History::of(&contents.records);
+        let held = self.hold()?;
+        let history = History::of(&held.contents.records);
         // Nothing is written, and nothing on the host touched, before the plan is known to be sound.
         let plan = self.plan(&history)?;
-
-        let (mut journal, torn) = Journal::open(&self.state.journal(), &contents, &run)?;
-        if let Some(torn) = torn {
+        let started = Instant::now();
+        let Begun {
+            mut session,
+            contents,
+            _lock,
+        } = self.begin(held, events, None, self.tasks_total())?;
+        if let Some(last) = history.runs.last()
+            && last.command.as_deref() == Some("rollback")
+            && last.outcome != Some(Outcome::Done)
+        {
+            let message =
+                "a rollback has begun and not come to its end; this run goes forward from there";
             events(Event::Warning {
-                message: format!(
-                    "the journal's last {} bytes were cut short by a crash and were set aside in {}; \
-                     every record before them is whole",
-                    torn.bytes,
-                    torn.path.display()
-                ),
+                message: message.into(),
             });
         }
-        let state_id = match contents.state_id() {
-            Some(id) => id.to_owned(),
-            None => {
-                let state_id = random_id();
-                journal.append(Body::JournalCreated {
-                    state_id: state_id.clone(),
-                    playbook: self.name.clone(),
-                    host: self.options.operator.host.clone(),
-                })?;
-                state_id
-            }
-        };
-        let started = Instant::now();
-        journal.append(self.run_started())?;
-        events(self.run_started_event(&run));
-
-        let mut session = Session::new(self, events.clone(), history, Some(journal), run, state_id);
         let decisions: Vec<_> = plan.decisions();
         let ended = if decisions.is_empty() {
             let ended = match session.adopt_left_overs(&contents).await {
@@ -219,12 +212,78 @@ impl Engine {
         Ok(end)
     }
 
+    /// Takes the lock and reads the journal.
+    pub(super) fn hold(&self) -> Result<Held, RunError> {
+        let run = run_id();
+        self.state.create()?;
+        let holder = format!(
+            "pid {}, run {run}, {} on {}",
+            std::process::id(),
+            self.options.operator.user,
+            self.options.operator.host
+        );
+        let lock = Lock::take(&self.state.lock(), &holder)?;
+        let contents = self.journal()?;
+        Ok(Held {
+            run,
+            contents,
+            lock,
+        })
+    }
+
+    /// Journals that a run begins; `command` is what was asked for where it is not `run`.
+    pub(super) fn begin(
+        &self,
+        held: Held,
+        events: &EventSink,
+        command: Option<&str>,
+        tasks_total: usize,
+    ) -> Result<Begun<'_>, RunError> {
+        let Held {
+            run,
+            contents,
+            lock,
+        } = held;
+        let history = History::of(&contents.records);
+        let (mut journal, torn) = Journal::open(&self.state.journal(), &contents, &run)?;
+        if let Some(torn) = torn {
+            events(Event::Warning {
+                message: format!(
+                    "the journal's last {} bytes were cut short by a crash and were set aside in {}; \
+                     every record before them is whole",
+                    torn.bytes,
+                    torn.path.display()
+                ),
+            });
+        }
+        let state_id = match contents.state_id() {
+            Some(id) => id.to_owned(),
+            None => {
+                let state_id = random_id();
+                journal.append(Body::JournalCreated {
+                    state_id: state_id.clone(),
+                    playbook: self.name.clone(),
+                    host: self.options.operator.host.clone(),
+                })?;
+                state_id
+            }
+        };
+        journal.append(self.run_started(command))?;
+        events(self.run_started_event(&run, tasks_total));
+        let session = Session::new(self, events.clone(), history, Some(journal), run, state_id);
+        Ok(Begun {
+            session,
+            contents,
+            _lock: lock,
+        })
+    }
+
     async fn predict(&self, events: &EventSink) -> Result<RunEnd, RunError> {
         let history = History::of(&self.journal()?.records);
         let plan = self.plan(&history)?;
         let started = Instant::now();
         let run = run_id();
-        events(self.run_started_event(&run));
+        events(self.run_started_event(&run, self.tasks_total()));
         let mut session = Session::new(self, events.clone(), history, None, run, String::new());
         let decisions = plan.decisions();
         let end = if decisions.is_empty() {
@@ -245,16 +304,16 @@ impl Engine {
         Ok(end)
     }
 
-    fn run_started_event(&self, run: &str) -> Event {
+    fn run_started_event(&self, run: &str, tasks_total: usize) -> Event {
         Event::RunStarted {
             run: run.to_owned(),
             playbook: self.playbook.path.display().to_string(),
-            tasks_total: self.tasks_total(),
+            tasks_total,
             check_mode: self.options.check,
         }
     }
 
-    fn run_started(&self) -> Body {
+    pub(super) fn run_started(&self, command: Option<&str>) -> Body {
         let mut text = String::new();
         for source in &self.playbook.sources {
             text.push_str(&sha256_hex(source.text.as_bytes()));
@@ -273,6 +332,7 @@ impl Engine {
                 .iter()
                 .map(|word| self.redactor.text(word))
                 .collect(),
+            command: command.map(str::to_owned),
         }
     }
 
@@ -352,12 +412,7 @@ impl RunEnd {
     }
 
     fn word(&self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Interrupted => "interrupted",
-            Self::DecisionNeeded(_) => "decision_needed",
-        }
+        self.outcome().word()
     }
 }
 
@@ -406,7 +461,7 @@ fn random_id() -> String {
     sha256_hex(&seed)[..12].to_owned()
 }
 
-fn stats_map(stats: Stats) -> std::collections::BTreeMap<String, u32> {
+pub(super) fn stats_map(stats: Stats) -> std::collections::BTreeMap<String, u32> {
     let value = serde_json::to_value(stats).unwrap_or_else(|_| Map::new().into());
     let Value::Object(map) = value else {
         return Default::default();

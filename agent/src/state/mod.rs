@@ -3,18 +3,22 @@
 //! Knows no module, no playbook and no host: it stores identities, fingerprints and results, proves
 //! that they are unaltered, and answers what is known about a task.
 
+pub mod deeds;
 pub mod error;
 pub mod fingerprint;
 pub mod format;
 pub mod history;
 pub mod journal;
 pub mod lock;
+mod outputs;
 pub mod reader;
 
+pub use deeds::{Deed, DeedEnd, Deeds, Effort, OpenUndo};
 pub use error::StateError;
 pub use fingerprint::Fingerprint;
-pub use format::{Answer, Body, How, Outcome, Output, Record, TaskStatus};
+pub use format::{Answer, Body, How, Outcome, Output, Purged, Record, TaskStatus};
 pub use history::{Attempt, Finished, History, TaskHistory};
 pub use journal::{Journal, StateDir};
 pub use lock::Lock;
+pub use outputs::{CheckedOutput, check_outputs};
 pub use reader::{Contents, read};
