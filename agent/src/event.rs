@@ -26,6 +26,8 @@ pub enum Status {
     Ignored,
     /// Failed, and a `rescue` took over.
     Rescued,
+    /// `rollback` took back what it had done.
+    Undone,
 }
 
 /// Unit of a progress figure.

@@ -136,13 +136,18 @@ impl Agent {
     /// A command of the agent: `words`, then the playbook, its variables and the state directory.
     #[must_use]
     pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = self.command_without_variables(words);
+        command.arg("-e").arg(self.at_variables());
+        command
+    }
+
+    /// The same without variables, for commands that take none.
+    #[must_use]
+    pub fn command_without_variables(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command
             .args(words)
             .arg(&self.playbook)
-            .arg("-e")
-            .arg(self.at_variables());
-        command
             .arg("--state-dir")
             .arg(&self.state)
             .stdin(Stdio::null());
@@ -150,6 +155,12 @@ impl Agent {
             command.env("DOCKER_HOST", host);
         }
         command
+    }
+
+    /// Where the shipped playbook's state keeps what was taken away.
+    #[must_use]
+    pub fn quarantine(&self) -> PathBuf {
+        self.state.join(PLAYBOOK).join("quarantine")
     }
 
     /// A run that confirms every question.

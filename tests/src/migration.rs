@@ -219,6 +219,59 @@ impl Migration {
         })
     }
 
+    /// Starts a rollback that confirms every question.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_rollback(&self) -> Result<Running, LabError> {
+        let mut command = self.agent.command(&["rollback"]);
+        Running::start(command.arg("--yes"))
+    }
+
+    /// Fails unless the site is what it was before the migration: the very 0.2 directory with its
+    /// content, nothing that was made, and a journal that tells it.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn must_be_rolled_back(&self) -> Result<(), LabError> {
+        self.must_leave_nothing()?;
+        let (site, data_dir) = (&self.site, self.site.postgres_dir());
+        must(identity(&data_dir)? == self.original, || {
+            "the 0.2 database is another directory".into()
+        })?;
+        let made = [self.kept_dir(), self.work_dir(), self.new_dir()];
+        for gone in made {
+            must(!gone.exists(), || format!("{} is there", gone.display()))?;
+        }
+        let left = inodes(&site.backup_dir)?;
+        must(left.is_empty(), || format!("still in the backup: {left:?}"))?;
+        let before = original_content(site)?;
+        let now = Evidence::of(site, &site.images.old, &data_dir, None)?;
+        must(now == *before, || {
+            format!("the 0.2 database changed: {:?}", before.differences(&now))
+        })?;
+        let ask = |words: &[&str]| {
+            let mut command = self.agent.command_without_variables(words);
+            Running::start(&mut command)?.end()
+        };
+        ask(&["status"])?.must_say(&["rolled back"])?;
+        ask(&["state", "verify"])?.must_have(0)
+    }
+
+    /// What lies in quarantine, by name.
+    #[must_use]
+    pub fn in_quarantine(&self) -> Vec<String> {
+        let attempts = fs::read_dir(self.agent.quarantine()).into_iter().flatten();
+        let entries = attempts
+            .flatten()
+            .flat_map(|attempt| fs::read_dir(attempt.path()).into_iter().flatten().flatten());
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
     /// Fails unless a further run, without Docker, passes over everything and touches nothing.
     ///
     /// # Errors

@@ -66,12 +66,7 @@ fn a_site_is_migrated_whole_and_once() -> Outcome {
 
 /// `status` and `state` take a playbook and no variables.
 fn without_variables(agent: &Agent, words: &[&str]) -> Result<Ended, Box<dyn Error>> {
-    let mut command = std::process::Command::new(&agent.binary);
-    command
-        .args(words)
-        .arg(&agent.playbook)
-        .arg("--state-dir")
-        .arg(&agent.state);
+    let mut command = agent.command_without_variables(words);
     Ok(Running::start(&mut command)?.end()?)
 }
 

@@ -43,6 +43,10 @@ pub(super) enum Command {
     Status(StatusArgs),
     /// Answer what the agent cannot know: was an interrupted or changed task done?
     Resolve(ResolveArgs),
+    /// Take back what a playbook did, newest first; what it made goes into quarantine
+    Rollback(RollbackArgs),
+    /// Delete for good what lies in quarantine, after a run that came to its end
+    Purge(PurgeArgs),
     /// Work on the state directory itself
     State(StateArgs),
 }
@@ -105,6 +109,42 @@ pub(super) struct ResolveArgs {
     /// Why you know; kept in the journal
     #[arg(long)]
     pub reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RollbackArgs {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// Set variables, as for `run`
+    #[arg(short = 'e', long = "extra-vars", value_name = "VARS")]
+    pub extra_vars: Vec<String>,
+    /// Show what would be done; undo nothing
+    #[arg(short = 'C', long)]
+    pub check: bool,
+    /// Confirm every question; the journal notes that nobody was asked
+    #[arg(short, long)]
+    pub yes: bool,
+    /// A task that the agent cannot undo and that you took back by hand; may be given often
+    #[arg(long, value_name = "TASK", requires = "reason")]
+    pub accept: Vec<String>,
+    /// Why you know; kept in the journal
+    #[arg(long, requires = "accept")]
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PurgeArgs {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// Set variables, as for `run`
+    #[arg(short = 'e', long = "extra-vars", value_name = "VARS")]
+    pub extra_vars: Vec<String>,
+    /// Show what would be deleted; delete nothing
+    #[arg(short = 'C', long)]
+    pub check: bool,
+    /// Confirm; the journal notes that nobody was asked
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 #[derive(Debug, Args)]

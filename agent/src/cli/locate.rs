@@ -49,6 +49,16 @@ pub(super) struct More {
     pub redo_reason: String,
 }
 
+impl More {
+    /// A look, or the real thing; nothing is wanted again.
+    pub fn checking(check: bool) -> Self {
+        Self {
+            check,
+            ..Self::default()
+        }
+    }
+}
+
 /// The playbook and its options again, for a further command.
 fn invocation(global: &Global, args: &PlaybookArgs) -> Vec<String> {
     let mut words = vec![args.playbook.display().to_string()];

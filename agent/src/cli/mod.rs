@@ -6,7 +6,9 @@ mod exit;
 mod extra_vars;
 mod locate;
 mod plan;
+mod purge;
 mod resolve;
+mod rollback;
 mod run;
 mod screen;
 mod state;
@@ -43,6 +45,8 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::plan(&cli.global, args),
         Command::Status(args) => status::status(&cli.global, args),
         Command::Resolve(args) => resolve::resolve(&cli.global, args),
+        Command::Rollback(args) => rollback::rollback(&cli.global, args),
+        Command::Purge(args) => purge::purge(&cli.global, args),
         Command::State(args) => state::state(&cli.global, args),
     });
     match result {

@@ -7,11 +7,11 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{Global, Output, RunArgs};
+use super::args::{Global, Output, PlaybookArgs, RunArgs};
 use super::confirm::Terminal;
 use super::exit::{self, Failure};
 use super::{Done, locate, screen};
-use crate::engine::RunEnd;
+use crate::engine::{Engine, RunEnd};
 use crate::event::Event;
 use crate::report::json::JsonLines;
 use crate::report::{diagnostic, plan, terminal};
@@ -20,15 +20,6 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
     if args.syntax_check {
         return syntax_check(args);
     }
-    let cancel = CancellationToken::new();
-    let shown = Arc::new(terminal::Terminal::new(screen::options(global.verbose)));
-    let operator = locate::operator();
-    let ask = Terminal {
-        yes: args.yes,
-        user: operator.user.clone(),
-        cancel: cancel.clone(),
-        screen: (global.output == Output::Text).then(|| Arc::clone(&shown)),
-    };
     let more = locate::More {
         check: args.check,
         redo: args.redo.clone(),
@@ -37,17 +28,11 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
             .clone()
             .unwrap_or_else(|| "asked for by `run --redo`".into()),
     };
-    let engine = locate::engine(global, &args.playbook, ask, cancel.clone(), more)?;
-    let events: Arc<dyn Fn(Event) + Send + Sync> = match global.output {
-        Output::Text => {
-            let shown = Arc::clone(&shown);
-            Arc::new(move |event| shown.event(&event))
-        }
-        Output::Json => {
-            let lines = JsonLines::new(std::io::stdout(), &operator.host);
-            Arc::new(move |event| lines.event(&event))
-        }
-    };
+    let Stage {
+        engine,
+        events,
+        cancel,
+    } = stage(global, &args.playbook, args.yes, more)?;
     let end = runtime()?.block_on(async {
         tokio::spawn(interrupt(cancel));
         engine.run(&events).await
@@ -84,6 +69,44 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
     Ok(ExitCode::from(exit::of_run(&end)))
 }
 
+/// What a command that works on a playbook stands on.
+pub(super) struct Stage {
+    pub engine: Engine,
+    pub events: Arc<dyn Fn(Event) + Send + Sync>,
+    pub cancel: CancellationToken,
+}
+
+/// Loads the playbook and prepares who hears what happens and who answers questions.
+pub(super) fn stage(
+    global: &Global,
+    playbook: &PlaybookArgs,
+    yes: bool,
+    more: locate::More,
+) -> Result<Stage, Failure> {
+    let cancel = CancellationToken::new();
+    let shown = Arc::new(terminal::Terminal::new(screen::options(global.verbose)));
+    let operator = locate::operator();
+    let ask = Terminal {
+        yes,
+        user: operator.user.clone(),
+        cancel: cancel.clone(),
+        screen: (global.output == Output::Text).then(|| Arc::clone(&shown)),
+    };
+    let engine = locate::engine(global, playbook, ask, cancel.clone(), more)?;
+    let events: Arc<dyn Fn(Event) + Send + Sync> = match global.output {
+        Output::Text => Arc::new(move |event| shown.event(&event)),
+        Output::Json => {
+            let lines = JsonLines::new(std::io::stdout(), &operator.host);
+            Arc::new(move |event| lines.event(&event))
+        }
+    };
+    Ok(Stage {
+        engine,
+        events,
+        cancel,
+    })
+}
+
 fn syntax_check(args: &RunArgs) -> Done {
     let (checked, _) = locate::playbook(&args.playbook)?;
     if !checked.warnings.is_empty() {
@@ -116,7 +139,7 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 /// The first signal stops cleanly; the second ends at once, which is as safe as a crash.
-async fn interrupt(cancel: CancellationToken) {
+pub(super) async fn interrupt(cancel: CancellationToken) {
     let (Ok(mut int), Ok(mut term)) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),

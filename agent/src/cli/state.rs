@@ -8,9 +8,8 @@ use super::args::{AdoptArgs, Global, Output, StateArgs, StateCommand, VerifyArgs
 use super::exit::{Failure, TASK_FAILED};
 use super::{Done, locate};
 use crate::engine::{playbook_name, run_id};
-use crate::state::fingerprint::sha256_of_file;
 use crate::state::seat::{self, Adoption};
-use crate::state::{History, StateDir, TaskHistory, journal::read_for};
+use crate::state::{CheckedOutput, History, StateDir, check_outputs, journal::read_for};
 
 pub(super) fn state(global: &Global, args: &StateArgs) -> Done {
     match &args.command {
@@ -64,9 +63,9 @@ fn verify(global: &Global, args: &VerifyArgs) -> Done {
         let outputs = if args.no_outputs {
             Vec::new()
         } else {
-            outputs(&History::of(&contents.records))
+            check_outputs(&History::of(&contents.records))
         };
-        let altered: Vec<&Checked> = outputs
+        let altered: Vec<&CheckedOutput> = outputs
             .iter()
             .filter(|checked| checked.problem.is_some())
             .collect();
@@ -91,7 +90,7 @@ fn verify(global: &Global, args: &VerifyArgs) -> Done {
                 );
                 for checked in altered {
                     let what = checked.problem.as_deref().unwrap_or_default();
-                    println!("  {}: {what}", checked.path);
+                    println!("  {}: {what}", checked.path.display());
                 }
             }
             Output::Json => println!(
@@ -111,30 +110,4 @@ fn verify(global: &Global, args: &VerifyArgs) -> Done {
     } else {
         ExitCode::from(TASK_FAILED)
     })
-}
-
-struct Checked {
-    path: String,
-    problem: Option<String>,
-}
-
-fn outputs(history: &History) -> Vec<Checked> {
-    let mut all = Vec::new();
-    for (_, task) in history.tasks() {
-        let TaskHistory::Finished(finished) = task else {
-            continue;
-        };
-        for output in &finished.outputs {
-            let problem = match sha256_of_file(&output.path) {
-                Ok(hash) if hash == output.sha256 => None,
-                Ok(_) => Some("its content has changed since".to_owned()),
-                Err(error) => Some(format!("cannot be read: {error}")),
-            };
-            all.push(Checked {
-                path: output.path.display().to_string(),
-                problem,
-            });
-        }
-    }
-    all
 }

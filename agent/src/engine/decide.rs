@@ -41,6 +41,11 @@ pub enum Reason<'h> {
         /// Why.
         reason: &'h str,
     },
+    /// What it did was taken back.
+    Undone {
+        /// Run that undid it.
+        run: &'h str,
+    },
 }
 
 /// Why an operator has to decide.
@@ -50,6 +55,11 @@ pub enum Question<'h> {
     ChangedAfterDone(&'h Finished),
     /// A one-way task was interrupted, and its arguments have changed since.
     ChangedAfterInterruption(&'h Attempt),
+    /// Taking back what it did was interrupted: half of it may be there.
+    UndoInterrupted {
+        /// Run that began to undo it.
+        run: &'h str,
+    },
 }
 
 /// A finished task whose identity is no longer in the playbook.
@@ -87,6 +97,8 @@ pub fn decide<'h>(
         }
         Some(TaskHistory::Failed { .. }) => Decision::Run(Reason::Failed),
         Some(TaskHistory::Redo { user, reason }) => Decision::Run(Reason::Redo { user, reason }),
+        Some(TaskHistory::Undone { run, .. }) => Decision::Run(Reason::Undone { run }),
+        Some(TaskHistory::Undoing { run, .. }) => Decision::Ask(Question::UndoInterrupted { run }),
         Some(TaskHistory::Finished(finished)) => {
             if finished.fingerprint.covers(now) {
                 Decision::Done(finished)

@@ -47,6 +47,8 @@ enum Past {
     Failed,
     Cut(u8),
     RedoWanted,
+    Undone,
+    HalfUndone,
 }
 
 fn history(past: Past) -> Option<TaskHistory> {
@@ -70,13 +72,22 @@ fn history(past: Past) -> Option<TaskHistory> {
             user: "u".into(),
             reason: "why".into(),
         },
+        Past::Undone => TaskHistory::Undone {
+            run: "r".into(),
+            time: Timestamp::UNIX_EPOCH,
+            summary: None,
+        },
+        Past::HalfUndone => TaskHistory::Undoing {
+            run: "r".into(),
+            time: Timestamp::UNIX_EPOCH,
+        },
     })
 }
 
 /// The promises, each as a claim about effects, without looking at how `decide` is built:
 /// would the effect of a one-way task happen although it (perhaps) happened before?
 fn may_have_happened(past: Past) -> bool {
-    matches!(past, Past::Done(_) | Past::Cut(_))
+    matches!(past, Past::Done(_) | Past::Cut(_) | Past::HalfUndone)
 }
 
 fn any_past() -> impl Strategy<Value = Past> {
@@ -88,6 +99,8 @@ fn any_past() -> impl Strategy<Value = Past> {
         Just(Past::Failed),
         (0..3u8).prop_map(Past::Cut),
         Just(Past::RedoWanted),
+        Just(Past::Undone),
+        Just(Past::HalfUndone),
     ]
 }
 
@@ -133,10 +146,27 @@ proptest! {
         past in any_past(), now in 0..3u8,
     ) {
         let history = history(past);
+        if matches!(past, Past::HalfUndone) {
+            return Ok(());
+        }
         for kind in [Kind::ReadOnly, Kind::Converging] {
             let decision = decide(kind, &fingerprint(now), history.as_ref(), &[]);
             prop_assert!(!matches!(decision, Decision::Ask(_)));
         }
+    }
+}
+
+#[test]
+fn what_was_undone_runs_again_and_what_is_half_undone_waits() {
+    let now = fingerprint(1);
+    for kind in [Kind::ReadOnly, Kind::Converging, Kind::OneWay] {
+        let undone = history(Past::Undone);
+        let decision = decide(kind, &now, undone.as_ref(), &[]);
+        assert_eq!(decision, Decision::Run(Reason::Undone { run: "r" }));
+        let half = history(Past::HalfUndone);
+        let decision = decide(kind, &now, half.as_ref(), &[]);
+        let question = Question::UndoInterrupted { run: "r" };
+        assert_eq!(decision, Decision::Ask(question));
     }
 }
 

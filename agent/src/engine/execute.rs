@@ -350,11 +350,12 @@ impl<'p> Session<'p> {
             cancel: engine.options.cancel.child_token(),
             environment: work.environment.iter().cloned().collect::<BTreeMap<_, _>>(),
             services: self.handles(),
+            quarantine: engine.quarantine(&self.state_id),
             ..engine.looking_context()
         }
     }
 
-    fn next_attempt(&self) -> String {
+    pub(super) fn next_attempt(&self) -> String {
         let seq = self
             .journal
             .as_ref()

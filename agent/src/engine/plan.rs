@@ -334,6 +334,7 @@ impl Reason<'_> {
             }
             Self::LooksOnly => "interrupted before; it only looks".into(),
             Self::Redo { user, reason } => format!("{user} asked for it again: {reason}"),
+            Self::Undone { run } => format!("undone in run {run}"),
         }
     }
 }

@@ -16,11 +16,16 @@ impl Engine {
             Answer::Done => "--done",
             Answer::Redo => "--redo",
         };
-        let mut words = vec![self.options.operator.program(), "resolve".to_owned()];
+        let task = quoted(identity);
+        format!("{} {task} {how} --reason TEXT", self.command("resolve"))
+    }
+
+    /// A command of the agent's on this playbook, with the variables of this invocation.
+    pub(super) fn command(&self, name: &str) -> String {
+        let mut words = vec![self.options.operator.program(), name.to_owned()];
         words.extend(self.options.invocation.iter().cloned());
-        words.extend([identity.to_owned(), how.to_owned(), "--reason".to_owned()]);
         let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-        self.redactor.text(&format!("{} TEXT", words.join(" ")))
+        self.redactor.text(&words.join(" "))
     }
 
     /// Puts a module's advice and the two answers into lines; `done` and `redo` say what comes after.
@@ -63,6 +68,11 @@ impl Engine {
         advice: &Advice,
     ) -> (String, Vec<String>) {
         let (why, then, old) = match question {
+            Question::UndoInterrupted { run } => {
+                let why = format!("its undo was begun in run {run} and has not come to its end");
+                let finish = format!("finish it first: `{}`", self.command("rollback"));
+                return (why, vec![finish]);
+            }
             Question::ChangedAfterDone(Finished {
                 run,
                 arguments,
@@ -112,7 +122,7 @@ impl Engine {
                 "changed by mistake: put the old value back and run again; nothing is repeated"
                     .into()
             }
-            Question::ChangedAfterInterruption(_) => {
+            Question::ChangedAfterInterruption(_) | Question::UndoInterrupted { .. } => {
                 "changed by mistake: put the old value back and run again; the task is then looked \
                  at with the values it was started with"
                     .into()
@@ -129,7 +139,7 @@ impl Engine {
 }
 
 /// A word as a shell takes it.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

@@ -5,7 +5,7 @@ use super::plan::Plan;
 use super::run::{Engine, RunError, run_id};
 use super::unit::{Look, Ready};
 use crate::modules::Advice;
-use crate::playbook::model::{Block, Item, Task};
+use crate::playbook::model::{Block, Item, Play, Task};
 use crate::source::closest;
 use crate::state::{Answer, Body, Fingerprint, History, Journal, Lock, TaskHistory, seat};
 
@@ -144,10 +144,10 @@ impl Engine {
 
     /// Finds a task by its identity, or by the end of one if that is unique.
     fn known(&self, history: &History, task: &str) -> Result<String, UnknownTask> {
-        if history.task(task).is_some() {
-            return Ok(task.to_owned());
-        }
         let names: Vec<&str> = history.tasks().map(|(identity, _)| identity).collect();
+        if let Some(identity) = named(&names, task) {
+            return Ok(identity.to_owned());
+        }
         let end = format!(" / {task}");
         let item = format!(" / {task} [");
         let exact: Vec<&str> = names
@@ -155,9 +155,6 @@ impl Engine {
             .copied()
             .filter(|name| name.ends_with(&end))
             .collect();
-        if let [identity] = exact[..] {
-            return Ok(identity.to_owned());
-        }
         let several: Vec<&str> = if exact.is_empty() {
             let of_loop = names.iter().copied();
             of_loop
@@ -197,6 +194,20 @@ impl Engine {
     /// What the task depends on in the present playbook, and what its module advises, where that can be
     /// told without running.
     fn task_now(&self, identity: &str, history: &History) -> Option<(Fingerprint, Advice)> {
+        let Ready {
+            fingerprint,
+            module,
+            ..
+        } = *self.ready_now(identity, history)?;
+        Some((fingerprint, module.advice(&self.looking_context())))
+    }
+
+    /// A task as the present playbook has it, where that can be told without running.
+    pub(super) fn ready_now<'h>(
+        &self,
+        identity: &str,
+        history: &'h History,
+    ) -> Option<Box<Ready<'h>>> {
         let root = self.root_scope();
         for (_, known) in history.tasks() {
             if let TaskHistory::Finished(finished) = known
@@ -212,10 +223,7 @@ impl Engine {
         }
         for play in &self.playbook.plays {
             let frame = Frame::of_play(play, self.play_scope(&root, play));
-            let mut found = Vec::new();
-            collect(&play.items, &frame, &mut found);
-            found.extend(play.handlers.iter().map(|handler| (handler, frame.clone())));
-            for (task, frame) in found {
+            for (task, frame) in tasks_of(play, &frame) {
                 let own = self.identities.get(task);
                 if let Some(name) = &task.register
                     && let Some(TaskHistory::Finished(finished)) = history.task(own)
@@ -230,18 +238,21 @@ impl Engine {
                         && let Ok(Look::Ready(ready)) =
                             self.look(&place, &self.unit_scope(&place), history, &[])
                     {
-                        let Ready {
-                            fingerprint,
-                            module,
-                            ..
-                        } = *ready;
-                        return Some((fingerprint, module.advice(&self.looking_context())));
+                        return Some(ready);
                     }
                 }
             }
         }
         None
     }
+}
+
+/// Every task of a play, handlers included, with what it inherits.
+pub(super) fn tasks_of<'p>(play: &'p Play, frame: &Frame<'p>) -> Vec<(&'p Task, Frame<'p>)> {
+    let mut found = Vec::new();
+    collect(&play.items, frame, &mut found);
+    found.extend(play.handlers.iter().map(|handler| (handler, frame.clone())));
+    found
 }
 
 fn collect<'p>(items: &'p [Item], frame: &Frame<'p>, found: &mut Vec<(&'p Task, Frame<'p>)>) {
@@ -264,6 +275,19 @@ fn collect<'p>(items: &'p [Item], frame: &Frame<'p>, found: &mut Vec<(&'p Task, 
     }
 }
 
+/// Finds a task by its identity, or by the end of one if that is unique.
+pub(super) fn named<'i>(identities: &[&'i str], task: &str) -> Option<&'i str> {
+    if let Some(whole) = identities.iter().find(|identity| **identity == task) {
+        return Some(whole);
+    }
+    let end = format!(" / {task}");
+    let mut found = identities.iter().filter(|name| name.ends_with(&end));
+    match (found.next(), found.next()) {
+        (Some(identity), None) => Some(identity),
+        _ => None,
+    }
+}
+
 /// Where a task stands, in a few words.
 fn standing(history: &TaskHistory) -> String {
     match history {
@@ -277,5 +301,7 @@ fn standing(history: &TaskHistory) -> String {
         }
         TaskHistory::Redo { user, .. } => format!("to be run again, as {user} said"),
         TaskHistory::Skipped { condition } => format!("skipped, as `{condition}` was false"),
+        TaskHistory::Undone { run, .. } => format!("undone in run {run}"),
+        TaskHistory::Undoing { run, .. } => format!("half undone in run {run}"),
     }
 }

@@ -79,6 +79,29 @@ impl From<StateError> for RunError {
     }
 }
 
+/// A journal that was read under the lock.
+pub(super) struct Held {
+    run: String,
+    pub contents: Contents,
+    locks: Locks,
+}
+
+/// What keeps other runs out as long as it lives.
+pub(super) struct Locks {
+    /// Of this folder.
+    _folder: Lock,
+    /// Of this state, wherever on this host a copy of it may be at work; from when it has an id.
+    on_host: Option<HostLock>,
+}
+
+/// A run that has begun.
+pub(super) struct Begun<'e> {
+    pub session: Session<'e>,
+    /// The journal as it was before.
+    pub contents: Contents,
+    pub _locks: Locks,
+}
+
 /// Why a run does not go on.
 pub(super) enum Stop {
     Interrupted,
@@ -155,68 +178,26 @@ impl Engine {
         if self.options.check {
             return self.predict(events).await;
         }
-        let run = run_id();
-        self.state.create()?;
-        let holder = format!(
-            "pid {}, run {run}, {} on {}",
-            std::process::id(),
-            self.options.operator.user,
-            self.options.operator.host
-        );
-        let _lock = Lock::take(&self.state.lock(), &holder)?;
-        let contents = self.journal()?;
-        let path = self.state.journal();
-        let operator = &self.options.operator;
-        seat::refuse_copy(&path, &contents, operator.machine.as_deref())?;
-        // Another copy of this state may be at work, with a lock file of its own.
-        let mut _on_host = contents.state_id().map(HostLock::take).transpose()?;
-        let mut history = History::of(&contents.records);
+        let held = self.hold()?;
+        let history = History::of(&held.contents.records);
         // Nothing is written, and nothing on the host touched, before the plan is known to be sound.
         let (redo, plan) = self.plan_with_redo(&history)?;
-
-        let (mut journal, torn) = Journal::open(&self.state.journal(), &contents, &run)?;
-        if let Some(torn) = torn {
+        let started = Instant::now();
+        let Begun {
+            mut session,
+            contents,
+            _locks,
+        } = self.begin(held, events, None, self.tasks_total(), redo)?;
+        if let Some(last) = history.runs.last()
+            && last.command.as_deref() == Some("rollback")
+            && last.outcome != Some(Outcome::Done)
+        {
+            let message =
+                "a rollback has begun and not come to its end; this run goes forward from there";
             events(Event::Warning {
-                message: format!(
-                    "the journal's last {} bytes were cut short by a crash and were set aside in {}; \
-                     every record before them is whole",
-                    torn.bytes,
-                    torn.path.display()
-                ),
+                message: message.into(),
             });
         }
-        let state_id = match contents.state_id() {
-            Some(id) => id.to_owned(),
-            None => {
-                let state_id = random_id();
-                _on_host = Some(HostLock::take(&state_id)?);
-                journal.append(Body::JournalCreated {
-                    state_id: state_id.clone(),
-                    playbook: self.name.clone(),
-                    host: operator.host.clone(),
-                })?;
-                state_id
-            }
-        };
-        self.state.keep_id(&state_id)?;
-        let started = Instant::now();
-        let here = Seat::of(&path, operator.machine.as_deref())?;
-        journal.append(self.run_started(here))?;
-        events(self.run_started_event(&run));
-        for message in self.strange(&contents, &history) {
-            events(Event::Warning { message });
-        }
-        for task in redo {
-            history.add(&journal.append(Body::TaskResolved {
-                task,
-                answer: Answer::Redo,
-                reason: self.options.redo_reason.clone(),
-                user: operator.user.clone(),
-                fingerprint: None,
-            })?);
-        }
-
-        let mut session = Session::new(self, events.clone(), history, Some(journal), run, state_id);
         let decisions: Vec<_> = plan.decisions();
         let ended = if decisions.is_empty() {
             let ended = match session.adopt_left_overs(&contents).await {
@@ -252,6 +233,97 @@ impl Engine {
         Ok(end)
     }
 
+    /// Takes the locks and reads the journal, which must be no copy.
+    pub(super) fn hold(&self) -> Result<Held, RunError> {
+        let run = run_id();
+        self.state.create()?;
+        let holder = format!(
+            "pid {}, run {run}, {} on {}",
+            std::process::id(),
+            self.options.operator.user,
+            self.options.operator.host
+        );
+        let folder = Lock::take(&self.state.lock(), &holder)?;
+        let contents = self.journal()?;
+        let machine = self.options.operator.machine.as_deref();
+        seat::refuse_copy(&self.state.journal(), &contents, machine)?;
+        let on_host = contents.state_id().map(HostLock::take).transpose()?;
+        Ok(Held {
+            run,
+            contents,
+            locks: Locks {
+                _folder: folder,
+                on_host,
+            },
+        })
+    }
+
+    /// Journals that a run begins; `command` is what was asked for where it is not `run`, `redo` the tasks
+    /// that the operator wants again.
+    pub(super) fn begin(
+        &self,
+        held: Held,
+        events: &EventSink,
+        command: Option<&str>,
+        tasks_total: usize,
+        redo: Vec<String>,
+    ) -> Result<Begun<'_>, RunError> {
+        let Held {
+            run,
+            contents,
+            mut locks,
+        } = held;
+        let operator = &self.options.operator;
+        let path = self.state.journal();
+        let mut history = History::of(&contents.records);
+        let (mut journal, torn) = Journal::open(&path, &contents, &run)?;
+        if let Some(torn) = torn {
+            events(Event::Warning {
+                message: format!(
+                    "the journal's last {} bytes were cut short by a crash and were set aside in {}; \
+                     every record before them is whole",
+                    torn.bytes,
+                    torn.path.display()
+                ),
+            });
+        }
+        let state_id = match contents.state_id() {
+            Some(id) => id.to_owned(),
+            None => {
+                let state_id = random_id();
+                locks.on_host = Some(HostLock::take(&state_id)?);
+                journal.append(Body::JournalCreated {
+                    state_id: state_id.clone(),
+                    playbook: self.name.clone(),
+                    host: operator.host.clone(),
+                })?;
+                state_id
+            }
+        };
+        self.state.keep_id(&state_id)?;
+        let here = Seat::of(&path, operator.machine.as_deref())?;
+        journal.append(self.run_started(here, command))?;
+        events(self.run_started_event(&run, tasks_total));
+        for message in self.strange(&contents, &history) {
+            events(Event::Warning { message });
+        }
+        for task in redo {
+            history.add(&journal.append(Body::TaskResolved {
+                task,
+                answer: Answer::Redo,
+                reason: self.options.redo_reason.clone(),
+                user: operator.user.clone(),
+                fingerprint: None,
+            })?);
+        }
+        let session = Session::new(self, events.clone(), history, Some(journal), run, state_id);
+        Ok(Begun {
+            session,
+            contents,
+            _locks: locks,
+        })
+    }
+
     async fn predict(&self, events: &EventSink) -> Result<RunEnd, RunError> {
         let mut history = History::of(&self.journal()?.records);
         let (redo, plan) = self.plan_with_redo(&history)?;
@@ -260,7 +332,7 @@ impl Engine {
         }
         let started = Instant::now();
         let run = run_id();
-        events(self.run_started_event(&run));
+        events(self.run_started_event(&run, self.tasks_total()));
         let mut session = Session::new(self, events.clone(), history, None, run, String::new());
         let decisions = plan.decisions();
         let end = if decisions.is_empty() {
@@ -307,16 +379,16 @@ impl Engine {
         found
     }
 
-    fn run_started_event(&self, run: &str) -> Event {
+    fn run_started_event(&self, run: &str, tasks_total: usize) -> Event {
         Event::RunStarted {
             run: run.to_owned(),
             playbook: self.playbook.path.display().to_string(),
-            tasks_total: self.tasks_total(),
+            tasks_total,
             check_mode: self.options.check,
         }
     }
 
-    fn run_started(&self, seat: Seat) -> Body {
+    fn run_started(&self, seat: Seat, command: Option<&str>) -> Body {
         let mut text = String::new();
         for source in &self.playbook.sources {
             text.push_str(&sha256_hex(source.text.as_bytes()));
@@ -336,6 +408,7 @@ impl Engine {
                 .map(|word| self.redactor.text(word))
                 .collect(),
             seat: Some(seat),
+            command: command.map(str::to_owned),
         }
     }
 
@@ -415,12 +488,7 @@ impl RunEnd {
     }
 
     fn word(&self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Interrupted => "interrupted",
-            Self::DecisionNeeded(_) => "decision_needed",
-        }
+        self.outcome().word()
     }
 }
 
@@ -470,7 +538,7 @@ fn random_id() -> String {
     sha256_hex(&seed)[..12].to_owned()
 }
 
-fn stats_map(stats: Stats) -> std::collections::BTreeMap<String, u32> {
+pub(super) fn stats_map(stats: Stats) -> std::collections::BTreeMap<String, u32> {
     let value = serde_json::to_value(stats).unwrap_or_else(|_| Map::new().into());
     let Value::Object(map) = value else {
         return Default::default();

@@ -8,6 +8,7 @@ use super::arguments;
 use super::decide::{Decision, Orphan, decide};
 use super::frame::Frame;
 use super::run::Engine;
+use crate::modules::files::quarantine::Quarantine;
 use crate::modules::{Module, TaskContext};
 use crate::playbook::model::{Node, NodeKind, Task};
 use crate::playbook::template::Scope;
@@ -138,6 +139,15 @@ impl Engine {
         Ok(environment)
     }
 
+    /// Where this playbook's state keeps what was taken away.
+    pub(super) fn quarantine(&self, state_id: &str) -> Quarantine {
+        Quarantine {
+            own: std::path::absolute(self.state.quarantine())
+                .unwrap_or_else(|_| self.state.quarantine()),
+            state_id: state_id.to_owned(),
+        }
+    }
+
     /// A context good for looking: no services, no log.
     pub(super) fn looking_context(&self) -> TaskContext {
         TaskContext {
@@ -150,6 +160,8 @@ impl Engine {
             services: Vec::new(),
             redactor: self.redactor.clone(),
             confirm: self.options.confirm.clone(),
+            // Until a run says which journal it is that vouches for what lies there.
+            quarantine: self.quarantine(""),
             docker: self.docker.clone(),
         }
     }

@@ -9,6 +9,7 @@ use bollard::Docker;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use super::files::quarantine::Quarantine;
 use crate::event::Unit;
 use crate::redact::Redactor;
 
@@ -101,6 +102,8 @@ pub struct TaskContext {
     pub redactor: Redactor,
     /// Confirmations.
     pub confirm: Arc<dyn Confirm>,
+    /// Where things wait that a task takes away.
+    pub quarantine: Quarantine,
     /// The Docker connection, made by the first who needs it.
     pub docker: Arc<OnceCell<Docker>>,
 }
@@ -144,6 +147,10 @@ impl TaskContext {
             services: Vec::new(),
             redactor: Redactor::default(),
             confirm: Arc::new(Nobody),
+            quarantine: Quarantine {
+                own: base_dir.join("state/quarantine"),
+                state_id: "state-1".into(),
+            },
             docker: Arc::new(OnceCell::new()),
         }
     }

@@ -8,9 +8,15 @@ pub mod files;
 pub mod module;
 pub mod postgres;
 pub mod registry;
+pub mod undo;
+mod undo_plan;
+mod undo_steps;
 
 pub use context::{Progress, ServiceHandle, TaskContext};
 pub use error::{ModuleError, ModuleFailure};
 pub use module::{
     Advice, Kind, Module, ModuleSpec, Outcome, OutputFile, Plan, Recovery, TypedModule, spec_of,
 };
+pub use undo::{Effort, Step, Undo};
+pub use undo_plan::{View, plan_steps};
+pub use undo_steps::{Planned, Taken, apply_steps, steps_taken};

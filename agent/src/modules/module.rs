@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::context::TaskContext;
 use super::error::ModuleError;
+use super::undo::{self, Effort, Undo};
 
 /// What running a module twice means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,6 +180,12 @@ pub trait TypedModule: Module + DeserializeOwned + JsonSchema + Sized + 'static 
     /// Arguments that hold Jinja expressions without braces (`assert: that:`). The engine evaluates
     /// them: each expression text becomes `{"expression": text, "value": value}`.
     const EXPRESSIONS: &'static [&'static str] = &[];
+
+    /// Says what takes back the effects of these attempts, oldest first, given nothing but what the
+    /// journal has of them. Default: nothing where it only looks or changed nothing, else impossible.
+    fn undo(efforts: &[Effort<'_>]) -> Undo {
+        undo::of_kind(Self::KIND, efforts)
+    }
 }
 
 /// A module as the registry lists it.
@@ -202,6 +209,8 @@ pub struct ModuleSpec {
     pub schema: fn() -> schemars::Schema,
     /// Reads rendered, coerced arguments. The error names the argument's path and what is wrong.
     pub build: fn(Value) -> Result<Box<dyn Module>, ArgumentError>,
+    /// See [`TypedModule::undo`].
+    pub undo: fn(&[Effort<'_>]) -> Undo,
 }
 
 impl std::fmt::Debug for ModuleSpec {
@@ -233,6 +242,7 @@ pub fn spec_of<T: TypedModule>() -> ModuleSpec {
         example: T::EXAMPLE,
         free_form: T::FREE_FORM,
         expressions: T::EXPRESSIONS,
+        undo: T::undo,
         schema: || schemars::schema_for!(T),
         build: |arguments| {
             serde_path_to_error::deserialize::<_, T>(arguments)

@@ -190,6 +190,8 @@ pub struct Task {
     pub changed_when: Vec<Node>,
     /// `done_when`: tells whether the effect is already there.
     pub done_when: DoneWhen,
+    /// `undone_by`: the `id` of an earlier task; what this one does lies inside what that one makes.
+    pub undone_by: Option<(String, Location)>,
 }
 
 /// Name under which the expressions of `done_when` see what its probe found.

@@ -3,6 +3,7 @@
 pub mod diagnostic;
 pub mod json;
 pub mod plan;
+pub mod rollback;
 pub mod status;
 pub mod style;
 pub mod terminal;

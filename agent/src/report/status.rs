@@ -73,6 +73,22 @@ fn row(task: &TaskHistory) -> Row {
             note: Some(format!("{user} asked for it again: {reason}")),
             ..empty
         },
+        TaskHistory::Undone { run, time, summary } => Row {
+            word: "undone",
+            ink: Ink::Change,
+            time: Some(*time),
+            run: Some(run.clone()),
+            note: summary.clone(),
+            ..empty
+        },
+        TaskHistory::Undoing { run, time } => Row {
+            word: "undoing",
+            ink: Ink::Bad,
+            time: Some(*time),
+            run: Some(run.clone()),
+            note: Some("begun and not finished: going on, or run `rollback` again".into()),
+            ..empty
+        },
         TaskHistory::Skipped { condition } => Row {
             word: "skipped",
             note: Some(format!("`{condition}` was false")),
@@ -111,6 +127,12 @@ pub fn text(playbook: &str, history: &History, running: Option<&str>, style: Sty
     }
     if let Some(run) = history.runs.last() {
         let how = match (run.outcome, running) {
+            (Some(Outcome::Done), _) if run.command.as_deref() == Some("rollback") => {
+                "rolled back".to_owned()
+            }
+            (Some(Outcome::Done), _) if run.command.as_deref() == Some("purge") => {
+                "the quarantine was purged".to_owned()
+            }
             (Some(Outcome::Done), _) => "done".to_owned(),
             (Some(Outcome::Failed), _) => "a task failed".to_owned(),
             (Some(Outcome::Interrupted), _) => "interrupted".to_owned(),
@@ -157,6 +179,7 @@ pub fn json(playbook: &str, history: &History, running: Option<&str>) -> Value {
                 "run": run.id, "started": run.started, "user": run.user, "host": run.host,
                 "playbook": run.playbook, "playbook_sha256": run.playbook_sha256,
                 "outcome": run.outcome, "duration_ms": run.duration_ms,
+                "command": run.command.as_deref().unwrap_or("run"),
             })
         })
         .collect();

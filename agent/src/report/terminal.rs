@@ -326,6 +326,7 @@ fn task_line(
         Status::Failed => ("failed", Ink::Bad),
         Status::Ignored => ("ignored", Ink::Calm),
         Status::Rescued => ("rescued", Ink::Calm),
+        Status::Undone => ("undone", Ink::Change),
     };
     let mut line = format!("  {} {name}", style.paint(ink, &format!("{word:<7}")));
     if let Some(summary) = summary {

@@ -6,7 +6,9 @@
 //!
 //! # Format versions
 //! - 1: first version.
-//! - 2: `run_started` has `seat`; the record `state_adopted`.
+//! - 2: `seat` and `command` in `run_started`; `services` in fingerprints; the records `state_adopted`,
+//!   `undo_started`, `undo_finished`, `purge_started`, `purge_finished`. An agent that knows version 1
+//!   only would take what was undone for done, so it must refuse.
 //!
 //! A reader accepts any version up to its own; a newer one is refused with the version to use.
 
@@ -75,6 +77,9 @@ pub enum Body {
         /// Where the journal lay.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seat: Option<Seat>,
+        /// What was asked for: `rollback`, `purge`; absent for `run`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        command: Option<String>,
     },
     /// An operator said that this copy of the journal is the one that goes on.
     StateAdopted {
@@ -163,6 +168,47 @@ pub enum Body {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fingerprint: Option<Fingerprint>,
     },
+    /// What a task did is about to be taken back.
+    UndoStarted {
+        /// Identity.
+        task: String,
+        /// Id of the undo.
+        undo: String,
+        /// The steps, with all that is needed to finish them after a crash.
+        intent: Value,
+    },
+    /// What a task did was taken back, or there was nothing to take back: it counts as never done.
+    UndoFinished {
+        /// Identity.
+        task: String,
+        /// Id of the undo that it ends; absent where nothing had to be done.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        undo: Option<String>,
+        /// Tasks whose effects lay inside this one's and went with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        with: Vec<String>,
+        /// What was done.
+        result: Value,
+        /// One line for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        summary: Option<String>,
+        /// Wall time in milliseconds.
+        duration_ms: u64,
+    },
+    /// These things in quarantine are about to be deleted: from now on they count as gone.
+    PurgeStarted {
+        /// What is deleted.
+        entries: Vec<Purged>,
+        /// Who confirmed it.
+        confirmed_by: String,
+    },
+    /// They are deleted.
+    PurgeFinished {
+        /// Bytes that they took on disk.
+        bytes: u64,
+        /// Wall time in milliseconds.
+        duration_ms: u64,
+    },
     /// A handler is due.
     HandlerNotified {
         /// Identity of the handler's task.
@@ -250,6 +296,19 @@ pub enum Outcome {
     DecisionNeeded,
 }
 
+impl Outcome {
+    /// Returns the word that stands for it in journals and events.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+            Self::DecisionNeeded => "decision_needed",
+        }
+    }
+}
+
 /// An operator's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -269,6 +328,15 @@ pub struct Output {
     pub size: u64,
     /// SHA-256, hex.
     pub sha256: String,
+}
+
+/// A thing in quarantine that is deleted for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purged {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Bytes that it takes on disk.
+    pub bytes: u64,
 }
 
 const HASH_MEMBER: &str = ",\"hash\":\"";
@@ -367,6 +435,20 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// As an agent that knew version 1 wrote it.
+    #[test]
+    fn a_record_of_version_1_is_read() {
+        let line = r#"{"v":1,"seq":2,"time":"1970-01-01T00:00:00Z","run":"r","event":"run_started","playbook":"p","playbook_sha256":"x","user":"u","host":"h","pid":1,"agent_version":"0.1.0","arguments":[],"prev":"0"}"#;
+        let hash = sha256_hex(line.as_bytes());
+        let line = format!("{},\"hash\":\"{hash}\"}}", &line[..line.len() - 1]);
+        let (record, _) = from_line(&line).expect("version 1 stays readable");
+        assert_eq!(record.v, 1);
+        assert!(matches!(
+            record.body,
+            Body::RunStarted { command: None, .. }
+        ));
     }
 
     #[test]

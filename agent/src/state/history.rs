@@ -82,6 +82,22 @@ pub enum TaskHistory {
         /// The condition.
         condition: String,
     },
+    /// What it did was taken back: it is as if it had never run.
+    Undone {
+        /// Run that undid it.
+        run: String,
+        /// When.
+        time: Timestamp,
+        /// One line for people.
+        summary: Option<String>,
+    },
+    /// Taking back what it did has begun and not come to its end.
+    Undoing {
+        /// Run that began it.
+        run: String,
+        /// When.
+        time: Timestamp,
+    },
 }
 
 /// One run.
@@ -103,6 +119,8 @@ pub struct Run {
     pub outcome: Option<Outcome>,
     /// Wall time in milliseconds, once it ended.
     pub duration_ms: Option<u64>,
+    /// What was asked for: `rollback`, `purge`; `None` for `run`.
+    pub command: Option<String>,
 }
 
 /// Everything the journal knows, by task.
@@ -110,6 +128,8 @@ pub struct Run {
 pub struct History {
     tasks: HashMap<String, TaskHistory>,
     order: Vec<String>,
+    /// Who notified a handler last.
+    notified_by: HashMap<String, String>,
     /// Handlers that were notified and have not run since, oldest notification first.
     pub pending_handlers: Vec<String>,
     /// Runs, oldest first.
@@ -135,6 +155,7 @@ impl History {
                 playbook_sha256,
                 user,
                 host,
+                command,
                 ..
             } => self.runs.push(Run {
                 id: record.run.clone(),
@@ -145,6 +166,7 @@ impl History {
                 playbook_sha256: playbook_sha256.clone(),
                 outcome: None,
                 duration_ms: None,
+                command: command.clone(),
             }),
             Body::RunFinished {
                 outcome,
@@ -204,13 +226,30 @@ impl History {
                 }
             }
             Body::TaskResolved { .. } => self.resolve(record),
-            Body::HandlerNotified { task, .. } => {
+            Body::HandlerNotified { task, by } => {
                 if !self.pending_handlers.contains(task) {
                     self.pending_handlers.push(task.clone());
+                }
+                self.notified_by.insert(task.clone(), by.clone());
+            }
+            Body::UndoStarted { task, .. } => {
+                let (run, time) = (record.run.clone(), record.time);
+                self.set(task, TaskHistory::Undoing { run, time });
+            }
+            Body::UndoFinished {
+                task,
+                with,
+                summary,
+                ..
+            } => {
+                for task in with.iter().chain([task]) {
+                    self.undone(task, record, summary.as_ref());
                 }
             }
             Body::JournalCreated { .. }
             | Body::StateAdopted { .. }
+            | Body::PurgeStarted { .. }
+            | Body::PurgeFinished { .. }
             | Body::ServiceStarted { .. }
             | Body::ServiceStopped { .. } => {}
         }
@@ -242,6 +281,20 @@ impl History {
         if self.tasks.insert(task.to_owned(), to).is_none() {
             self.order.push(task.to_owned());
         }
+    }
+
+    fn undone(&mut self, task: &str, record: &Record, summary: Option<&String>) {
+        let notified_by = &self.notified_by;
+        self.pending_handlers
+            .retain(|handler| notified_by.get(handler).is_none_or(|by| by != task));
+        self.set(
+            task,
+            TaskHistory::Undone {
+                run: record.run.clone(),
+                time: record.time,
+                summary: summary.cloned(),
+            },
+        );
     }
 
     fn finished(&self, record: &Record, task: &str) -> Option<TaskHistory> {

@@ -72,6 +72,12 @@ impl StateDir {
         self.root.join("lock")
     }
 
+    /// The folder of what tasks took away.
+    #[must_use]
+    pub fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
     /// The folder of one run's task logs.
     #[must_use]
     pub fn run_logs(&self, run: &str) -> PathBuf {

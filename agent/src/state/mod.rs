@@ -3,6 +3,7 @@
 //! Knows no module, no playbook and no host: it stores identities, fingerprints and results, proves
 //! that they are unaltered, and answers what is known about a task.
 
+pub mod deeds;
 pub mod error;
 pub mod failure_point;
 pub mod fingerprint;
@@ -11,14 +12,17 @@ pub mod history;
 pub mod host_lock;
 pub mod journal;
 pub mod lock;
+mod outputs;
 pub mod reader;
 pub mod seat;
 
+pub use deeds::{Deed, DeedEnd, Deeds, Effort, OpenUndo};
 pub use error::{ChainBreak, StateError};
 pub use fingerprint::Fingerprint;
-pub use format::{Answer, Body, How, Outcome, Output, Record, Seat, TaskStatus};
+pub use format::{Answer, Body, How, Outcome, Output, Purged, Record, Seat, TaskStatus};
 pub use history::{Attempt, Finished, History, TaskHistory};
 pub use host_lock::HostLock;
 pub use journal::{Journal, StateDir};
 pub use lock::Lock;
+pub use outputs::{CheckedOutput, check_outputs};
 pub use reader::{Contents, read};

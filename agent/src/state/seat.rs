@@ -61,7 +61,9 @@ fn noted(contents: &Contents) -> Option<(&Seat, &str)> {
         .rev()
         .find_map(|record| match &record.body {
             Body::RunStarted {
-                seat: Some(seat), ..
+                command: None,
+                seat: Some(seat),
+                ..
             }
             | Body::StateAdopted { seat, .. } => Some((seat, record.run.as_str())),
             _ => None,

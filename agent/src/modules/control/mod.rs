@@ -12,6 +12,7 @@ mod wait_for;
 pub mod words;
 
 pub use error::ControlError;
+pub use pause::ask;
 
 use super::module::{ModuleSpec, spec_of};
 

@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::error::ControlError;
 use crate::modules::files::detached;
 use crate::modules::{
-    Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
+    Effort, Kind, Module, ModuleError, Outcome, Plan, Recovery, Step, TaskContext, TypedModule,
+    Undo,
 };
 
 /// Waits for a time, or until a person confirms.
@@ -31,6 +32,11 @@ pub struct PauseModule {
     #[serde(default)]
     #[expect(dead_code, reason = "accepted and without effect")]
     echo: Option<bool>,
+    /// What `rollback` asks for when it comes here: that what was confirmed was taken back. Default:
+    /// made from `prompt`.
+    #[serde(default)]
+    #[expect(dead_code, reason = "read from the journal, by `undo`")]
+    undo_prompt: Option<String>,
     /// Asks for a confirmation, at a terminal or beforehand by `--yes`; who gave it is journaled.
     /// Default: true where neither `seconds` nor `minutes` is given.
     #[serde(default)]
@@ -48,6 +54,29 @@ impl PauseModule {
             (None, None) => Ok(None),
         }
     }
+}
+
+/// Asks a person, who may take as long as they like; reading a terminal blocks, so an
+/// interruption leaves the thread behind.
+///
+/// # Errors
+/// [`ModuleError::Cancelled`], or that nobody confirmed.
+pub async fn ask(ctx: &TaskContext, prompt: &str) -> Result<String, ModuleError> {
+    let confirm = std::sync::Arc::clone(&ctx.confirm);
+    let question = prompt.to_owned();
+    let asking = detached(move || confirm.confirm(&question));
+    let answer = tokio::select! {
+        () = ctx.cancel.cancelled() => return Err(ModuleError::Cancelled),
+        answer = asking => answer,
+    };
+    let answer = answer.unwrap_or_else(|| Err("asking failed".into()));
+    answer.map_err(|reason| {
+        ControlError::NotConfirmed {
+            prompt: prompt.to_owned(),
+            reason,
+        }
+        .into()
+    })
 }
 
 #[async_trait]
@@ -74,18 +103,7 @@ impl Module for PauseModule {
         let mut confirmed_by = None;
         if self.confirm.unwrap_or(wait.is_none()) {
             let prompt = self.prompt.as_deref().unwrap_or("Go on?");
-            let prompt = ctx.redactor.text(prompt);
-            let confirm = std::sync::Arc::clone(&ctx.confirm);
-            // Reading a terminal blocks; the thread is left behind when the run is interrupted.
-            let question = prompt.clone();
-            let asking = detached(move || confirm.confirm(&question));
-            let answer = tokio::select! {
-                () = ctx.cancel.cancelled() => return Err(ModuleError::Cancelled),
-                answer = asking => answer,
-            };
-            let answer = answer.unwrap_or_else(|| Err("asking failed".into()));
-            confirmed_by =
-                Some(answer.map_err(|reason| ControlError::NotConfirmed { prompt, reason })?);
+            confirmed_by = Some(ask(ctx, &ctx.redactor.text(prompt)).await?);
         }
         let end = Zoned::now();
         let seconds =
@@ -120,6 +138,26 @@ impl TypedModule for PauseModule {
   pause:
     prompt: Have you opened the study list in the new Kaapana, and is it complete?
 ";
+
+    fn undo(efforts: &[Effort<'_>]) -> Undo {
+        let confirmed = |effort: &Effort<'_>| {
+            effort
+                .result
+                .is_some_and(|result| !result["confirmed_by"].is_null())
+        };
+        let Some(effort) = efforts.iter().rfind(|effort| confirmed(effort)) else {
+            return Undo::Nothing("it waited, and nobody was asked".into());
+        };
+        let text = |key: &str| effort.arguments[key].as_str();
+        let prompt = match (text("undo_prompt"), text("prompt")) {
+            (Some(prompt), _) => prompt.to_owned(),
+            (None, Some(prompt)) => {
+                format!("Somebody confirmed this:\n{prompt}\nHas it been taken back?")
+            }
+            (None, None) => "Has what was confirmed been taken back?".into(),
+        };
+        Undo::Steps(vec![Step::Confirm { prompt }])
+    }
 }
 
 #[cfg(test)]
@@ -164,6 +202,33 @@ mod tests {
             ask.recover(&ctx, &Value::Null).await.expect("recover"),
             Recovery::NotDone
         );
+    }
+
+    #[test]
+    fn what_a_person_confirmed_a_person_takes_back() {
+        let undo = |arguments: Value, by: Value| {
+            let result = json!({"changed": false, "confirmed_by": by});
+            PauseModule::undo(&[Effort {
+                attempt: "r/1",
+                intent: &Value::Null,
+                arguments: &arguments,
+                result: Some(&result),
+                accepted: false,
+            }])
+        };
+        let asked = |undo: Undo| match undo {
+            Undo::Steps(steps) => match &steps[..] {
+                [Step::Confirm { prompt }] => prompt.clone(),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        let own = json!({"prompt": "Deployed?", "undo_prompt": "Undeployed?"});
+        assert_eq!(asked(undo(own, json!("alice"))), "Undeployed?");
+        let derived = asked(undo(json!({"prompt": "Deployed?"}), json!("alice")));
+        assert!(derived.contains("Deployed?"), "{derived}");
+        let waited = undo(json!({"seconds": 1}), Value::Null);
+        assert!(matches!(waited, Undo::Nothing(_)));
     }
 
     #[tokio::test]

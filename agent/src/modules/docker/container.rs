@@ -15,6 +15,7 @@ use super::spec::{ContainerState, DockerContainer};
 use crate::modules::context::TaskContext;
 use crate::modules::error::ModuleError;
 use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
+use crate::modules::undo::{Effort, Step, Undo, unless_unchanged};
 
 impl TypedModule for DockerContainer {
     const NAME: &'static str = "docker_container";
@@ -32,6 +33,38 @@ impl TypedModule for DockerContainer {
     stop_signal: SIGINT
   register: work   # work.container.id, work.container.ports["5432/tcp"]
 "#;
+
+    fn undo(efforts: &[Effort<'_>]) -> Undo {
+        unless_unchanged(efforts, || {
+            let first = efforts.first().map(|effort| &effort.intent["before"]);
+            match first {
+                Some(Value::Object(before)) if before["id"].is_null() => {}
+                Some(Value::Object(_)) => {
+                    let why = "the container was there before, and what it was is not kept";
+                    return Undo::Impossible(why.into());
+                }
+                _ => {
+                    let why = "an older agent ran it, whose journal does not tell whether the \
+                               container was there before";
+                    return Undo::Impossible(why.into());
+                }
+            }
+            let made = efforts.iter().rev().find_map(|effort| {
+                let container = &effort.result?["container"];
+                Some((container["id"].as_str()?, container["name"].as_str()?))
+            });
+            match made {
+                Some((id, name)) => Undo::Steps(vec![Step::RemoveContainer {
+                    id: id.to_owned(),
+                    name: name.to_owned(),
+                }]),
+                None => Undo::Impossible(
+                    "it failed, and the journal does not tell whether it had made the container"
+                        .into(),
+                ),
+            }
+        })
+    }
 }
 
 /// What has to be done, in this order.
@@ -149,6 +182,12 @@ impl Module for DockerContainer {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {
+        let docker = super::client::connect(ctx).await?;
+        let found = lifecycle::inspect(&docker, self.own_name()?).await?;
+        Ok(json!({ "before": { "id": found.and_then(|found| found.id) } }))
     }
 
     async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {

@@ -18,7 +18,9 @@ use super::error::DockerError;
 use super::lifecycle;
 use crate::modules::context::TaskContext;
 use crate::modules::error::{ModuleError, PathError};
+use crate::modules::files::undo_tree::{TreeBefore, undo_of_tree};
 use crate::modules::module::{Kind, Module, Outcome, OutputFile, Plan, Recovery, TypedModule};
+use crate::modules::undo::{Effort, Undo};
 
 /// Label of the containers that are made to look into an image.
 const LABEL: &str = "io.kaapana.agent.copy";
@@ -57,6 +59,10 @@ impl TypedModule for DockerContainerCopyFrom {
     dest: "{{ work_dir }}/sql"
   register: scripts   # scripts.files: [{path, size, sha256}]
 "#;
+
+    fn undo(efforts: &[Effort<'_>]) -> Undo {
+        undo_of_tree(efforts)
+    }
 }
 
 /// One file that was found in the archive: relative path, size, SHA-256.
@@ -332,6 +338,16 @@ impl Module for DockerContainerCopyFrom {
         } else {
             Plan::NeedsChange(lines)
         })
+    }
+
+    async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {
+        let dest = ctx.resolve(&self.dest);
+        let before = tokio::task::spawn_blocking(move || TreeBefore::of(&dest)).await;
+        match before {
+            Ok(before) => Ok(json!({ "before": before? })),
+            // Only a runtime that is being shut down drops blocking work.
+            Err(_) => Err(ModuleError::Cancelled),
+        }
     }
 
     async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {

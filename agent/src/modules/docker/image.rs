@@ -16,6 +16,7 @@ use super::error::DockerError;
 use crate::modules::context::TaskContext;
 use crate::modules::error::{ModuleError, PathError};
 use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
+use crate::modules::undo::{Effort, Undo};
 
 /// Where an image may come from when it is not here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -62,6 +63,10 @@ impl TypedModule for DockerImage {
     archive_path: images/postgres-dcm4chee-9.6.24-26.tar
   register: old_image   # old_image.id, old_image.digest
 "#;
+
+    fn undo(_efforts: &[Effort<'_>]) -> Undo {
+        Undo::Nothing("the image stays: others may use it by now".into())
+    }
 }
 
 impl DockerImage {

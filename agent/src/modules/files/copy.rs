@@ -21,9 +21,11 @@ use super::error::{FilesError, FilesResult, human_bytes};
 use super::mode::Mode;
 use super::result::with_file_facts;
 use super::stat::ansible_checksum;
+use super::undo::{Before, before_of, intent_of, undo_of_path};
 use crate::modules::error::PathError;
 use crate::modules::{
-    Kind, Module, ModuleError, Outcome, OutputFile, Plan, Recovery, TaskContext, TypedModule,
+    Effort, Kind, Module, ModuleError, Outcome, OutputFile, Plan, Recovery, TaskContext,
+    TypedModule, Undo,
 };
 
 /// Copies a file, a directory or given text to a path.
@@ -167,14 +169,33 @@ impl CopyModule {
         Ok(target)
     }
 
-    fn converge(&self, ctx: &TaskContext, mode: Do) -> FilesResult<(PathBuf, Change)> {
+    /// The path that the task is about: a file's, or the directory's that a directory becomes.
+    fn whole_target(&self, ctx: &TaskContext) -> FilesResult<PathBuf> {
+        match self.src.as_ref().map(|src| ctx.resolve(src)) {
+            Some(src) if src.is_dir() => Ok(copy_dir::target_of(self, ctx, &src)),
+            _ => self.target(ctx),
+        }
+    }
+
+    fn converge(
+        &self,
+        ctx: &TaskContext,
+        mode: Do,
+        before: Option<&Before>,
+    ) -> FilesResult<(PathBuf, Change)> {
         let text = self.text()?;
         let src = self.src.as_ref().map(|src| ctx.resolve(src));
         let Some(src) = src else {
             let text = text.unwrap_or_default();
             let target = self.target(ctx)?;
-            let change =
-                self.one_file(ctx, Source::Text(&text), &target, &self.wanted(None)?, mode)?;
+            let change = self.one_file(
+                ctx,
+                Source::Text(&text),
+                &target,
+                &self.wanted(None)?,
+                mode,
+                before,
+            )?;
             return Ok((target, change));
         };
         let Ok(meta) = fs::metadata(&src) else {
@@ -190,7 +211,7 @@ impl CopyModule {
         self.verify_source(ctx, &src)?;
         let target = self.target(ctx)?;
         let wanted = self.wanted(Some(&meta))?;
-        let change = self.one_file(ctx, Source::File(&src), &target, &wanted, mode)?;
+        let change = self.one_file(ctx, Source::File(&src), &target, &wanted, mode, before)?;
         Ok((target, change))
     }
 
@@ -222,6 +243,7 @@ impl CopyModule {
         target: &Path,
         wanted: &Wanted,
         mode: Do,
+        before: Option<&Before>,
     ) -> FilesResult<Change> {
         let mut change = Change::default();
         let found = metadata_of(target)?;
@@ -288,6 +310,9 @@ impl CopyModule {
         if self.backup && file.is_some() {
             change.backup = Some(keep_backup(ctx, target)?);
         }
+        if let (Some(before), true) = (before, found.is_some()) {
+            before.keep()?;
+        }
         pending.commit(&attributes)?;
         Ok(change)
     }
@@ -311,7 +336,10 @@ impl Module for CopyModule {
     }
 
     async fn check(&self, ctx: &TaskContext) -> Result<Plan, ModuleError> {
-        let (_, change) = blocking(self, ctx, |module, ctx| module.converge(ctx, Do::Look)).await?;
+        let (_, change) = blocking(self, ctx, |module, ctx| {
+            module.converge(ctx, Do::Look, None)
+        })
+        .await?;
         Ok(if change.lines.is_empty() {
             Plan::InSync
         } else {
@@ -319,9 +347,18 @@ impl Module for CopyModule {
         })
     }
 
-    async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {
+    async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {
         blocking(self, ctx, |module, ctx| {
-            let (target, change) = module.converge(ctx, Do::Change)?;
+            intent_of(&module.whole_target(ctx)?, ctx)
+        })
+        .await
+    }
+
+    async fn apply(&self, ctx: &TaskContext, intent: &Value) -> Result<Outcome, ModuleError> {
+        let intent = intent.clone();
+        blocking(self, ctx, move |module, ctx| {
+            let before = before_of(&intent, &module.whole_target(ctx)?, ctx)?;
+            let (target, change) = module.converge(ctx, Do::Change, Some(&before))?;
             let mut outcome = Outcome {
                 changed: !change.lines.is_empty(),
                 ..Outcome::default()
@@ -390,6 +427,20 @@ impl TypedModule for CopyModule {
     dest: \"{{ work_dir }}/postgres-copy\"
     remote_src: true
 ";
+
+    fn undo(efforts: &[Effort<'_>]) -> Undo {
+        let merged = efforts
+            .iter()
+            .filter_map(|effort| Before::read(effort.intent)?.was)
+            .any(|was| was.kind == "directory");
+        match undo_of_path(efforts) {
+            Undo::Steps(_) if merged => Undo::Impossible(
+                "it copied into a directory that was there, and did not keep what it replaced"
+                    .into(),
+            ),
+            undo => undo,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::modules::error::PathError;
 use crate::modules::{ModuleError, TaskContext};
 
 /// Where a directory goes: into `dest` under its own name, or, where `src` ends in `/`, onto `dest`.
-fn target_of(module: &CopyModule, ctx: &TaskContext, src: &Path) -> PathBuf {
+pub(super) fn target_of(module: &CopyModule, ctx: &TaskContext, src: &Path) -> PathBuf {
     let dest = ctx.resolve(&module.dest);
     let dest: PathBuf = dest.components().collect();
     let content_only = module
@@ -172,7 +172,7 @@ fn merge(
             merge(module, ctx, &from, &to, mode, change)?;
         } else if meta.is_file() {
             let wanted = with_source(module, &meta, module.wanted(Some(&meta))?);
-            let one = module.one_file(ctx, Source::File(&from), &to, &wanted, mode)?;
+            let one = module.one_file(ctx, Source::File(&from), &to, &wanted, mode, None)?;
             change.lines.extend(one.lines);
         } else {
             return Err(FilesError::WrongKind {

@@ -10,21 +10,25 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::attributes::{Attributes, Wanted};
+use super::attributes::Wanted;
 use super::blocking::blocking;
 use super::converge::{Do, make_directories, recurse, set_attributes};
 use super::durable::{
     Identity, fsync_dir, kind_of, metadata_of, nearest_existing, parent_of, remove_if_there,
-    rename_noreplace, sibling,
+    sibling,
 };
 use super::error::{FilesError, FilesResult};
 use super::mode::Mode;
 use super::mounts::Mounts;
-use super::remove::{finish_removal, refuse_vital, remove};
+use super::removal::{Removal, undo_removals};
+use super::remove::refuse_vital;
 use super::result::with_file_facts;
+use super::undo::{Before, UNTOLD, before_of, intent_of, undo_of_path};
 use crate::modules::error::PathError;
+use crate::modules::undo::unless_unchanged;
 use crate::modules::{
-    Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
+    Effort, Kind, Module, ModuleError, Outcome, Plan, Recovery, Step, TaskContext, TypedModule,
+    Undo,
 };
 
 /// Sets what a path is: file, directory, link or nothing, with owner, group and mode.
@@ -36,8 +40,8 @@ pub struct FileModule {
     #[schemars(extend("aliases" = ["dest", "name"]))]
     path: PathBuf,
     /// `file` (must exist; only its attributes are set), `directory` (made with its parents),
-    /// `touch` (made, or its times set), `link` (symbolic link to `src`), `absent` (removed, a
-    /// directory with everything in it). Default: what is there, else `file`.
+    /// `touch` (made, or its times set), `link` (symbolic link to `src`), `absent` (moved into
+    /// quarantine, a directory with everything in it; `purge` deletes it). Default: what is there, else `file`.
     #[serde(default)]
     state: Option<State>,
     /// What the link points to, taken as it is. For `state: link`.
@@ -66,7 +70,7 @@ pub struct FileModule {
     #[serde(default)]
     modification_time: TouchTime,
     /// For `state: absent` (ours): moves the path into this directory, which must be on the same
-    /// filesystem, instead of deleting it.
+    /// filesystem, instead of the state's own quarantine. `purge` does not touch it.
     #[serde(default)]
     quarantine: Option<PathBuf>,
 }
@@ -91,13 +95,6 @@ enum TouchTime {
 
 fn yes() -> bool {
     true
-}
-
-/// What `recover` needs of a removal.
-#[derive(Debug, Serialize, Deserialize)]
-struct Intent {
-    identity: Option<Identity>,
-    quarantined_to: Option<PathBuf>,
 }
 
 impl FileModule {
@@ -130,38 +127,51 @@ impl FileModule {
         Ok(state)
     }
 
-    fn converge(&self, ctx: &TaskContext, mode: Do) -> FilesResult<Vec<String>> {
+    fn converge(
+        &self,
+        ctx: &TaskContext,
+        mode: Do,
+        before: Option<&Before>,
+    ) -> FilesResult<Vec<String>> {
         let path = ctx.resolve(&self.path);
         let state = self.state(&path)?;
         match state {
-            State::Absent => self.absent(&path, ctx, mode),
+            State::Absent => self.absent(&path, ctx),
             State::Directory => self.directory(&path, ctx, mode),
             State::File => self.file(&path, mode),
             State::Touch => self.touch(&path, mode),
-            State::Link => self.link(&path, ctx, mode),
+            State::Link => self.link(&path, ctx, mode, before),
         }
     }
 
-    fn absent(&self, path: &Path, ctx: &TaskContext, mode: Do) -> FilesResult<Vec<String>> {
+    /// Says what a removal would do.
+    fn absent(&self, path: &Path, ctx: &TaskContext) -> FilesResult<Vec<String>> {
         let Some(meta) = metadata_of(path)? else {
             return Ok(Vec::new());
         };
         refuse_vital(path, ctx)?;
-        let kind = kind_of(&meta);
-        if let Some(target) = self.quarantine_target(path, ctx)? {
-            if mode == Do::Change {
-                make_directories(parent_of(&target), &|_, _| Attributes {
-                    mode: Some(0o700),
-                    ..Attributes::default()
-                })?;
-                rename_noreplace(path, &target)?;
-            }
-            return Ok(vec![format!("move {kind} to {}", target.display())]);
+        let target = self.removal(path, ctx)?.quarantined_to;
+        let target = target.map_or_else(String::new, |to| format!(" to {}", to.display()));
+        Ok(vec![format!("move {}{target}", kind_of(&meta))])
+    }
+
+    /// What a removal needs, looked up before anything moves.
+    fn removal(&self, path: &Path, ctx: &TaskContext) -> FilesResult<Removal> {
+        let mut removal = Removal {
+            path: Some(path.to_path_buf()),
+            identity: Identity::at(path)?,
+            ..Removal::default()
+        };
+        if removal.identity.is_none() {
+            return Ok(removal);
         }
-        if mode == Do::Change {
-            remove(path, ctx)?;
+        removal.quarantined_to = self.quarantine_target(path, ctx)?;
+        if removal.quarantined_to.is_none() {
+            let place = ctx.quarantine.place(path, &ctx.attempt, &mut Vec::new())?;
+            removal.quarantine = Some(parent_of(&place).to_path_buf());
+            removal.quarantined_to = Some(place);
         }
-        Ok(vec![format!("remove {kind} {}", path.display())])
+        Ok(removal)
     }
 
     /// Where the path goes, checked to be reachable by a rename.
@@ -295,7 +305,13 @@ impl FileModule {
         Ok(lines)
     }
 
-    fn link(&self, path: &Path, ctx: &TaskContext, mode: Do) -> FilesResult<Vec<String>> {
+    fn link(
+        &self,
+        path: &Path,
+        ctx: &TaskContext,
+        mode: Do,
+        before: Option<&Before>,
+    ) -> FilesResult<Vec<String>> {
         let found = metadata_of(path)?;
         let current = found
             .as_ref()
@@ -345,6 +361,9 @@ impl FileModule {
             let temporary = sibling(path, "partial", &ctx.attempt);
             remove_if_there(&temporary)?;
             symlink(&target, &temporary).map_err(PathError::on("create", &temporary))?;
+            if let Some(before) = before {
+                before.keep()?;
+            }
             fs::rename(&temporary, path).map_err(PathError::on("replace", path))?;
             fsync_dir(parent_of(path))?;
         }
@@ -382,7 +401,10 @@ impl FileModule {
 #[async_trait]
 impl Module for FileModule {
     async fn check(&self, ctx: &TaskContext) -> Result<Plan, ModuleError> {
-        let lines = blocking(self, ctx, |module, ctx| module.converge(ctx, Do::Look)).await?;
+        let lines = blocking(self, ctx, |module, ctx| {
+            module.converge(ctx, Do::Look, None)
+        })
+        .await?;
         Ok(if lines.is_empty() {
             Plan::InSync
         } else {
@@ -392,43 +414,35 @@ impl Module for FileModule {
 
     async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {
         blocking(self, ctx, |module, ctx| {
-            if module.state != Some(State::Absent) {
-                return Ok(Value::Null);
-            }
             let path = ctx.resolve(&module.path);
-            let identity = Identity::at(&path)?;
-            let quarantined_to = match identity {
-                Some(_) => module.quarantine_target(&path, ctx)?,
-                None => None,
-            };
-            Ok(json!(Intent {
-                identity,
-                quarantined_to
-            }))
+            if module.state == Some(State::Absent) {
+                return Ok(json!(module.removal(&path, ctx)?));
+            }
+            let state = module.state(&path)?;
+            let mut intent = intent_of(&path, ctx)?;
+            intent["state"] = json!(state);
+            intent["recurse"] = module.recurse.into();
+            Ok(intent)
         })
         .await
     }
 
-    async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {
-        blocking(self, ctx, |module, ctx| {
-            let quarantined_to = match module.state {
-                Some(State::Absent) if metadata_of(&ctx.resolve(&module.path))?.is_some() => {
-                    module.quarantine_target(&ctx.resolve(&module.path), ctx)?
-                }
-                _ => None,
-            };
-            let lines = module.converge(ctx, Do::Change)?;
-            let outcome = module.outcome(ctx, lines)?;
-            Ok(match quarantined_to {
-                Some(target) => outcome.with("quarantined_to", target.display().to_string()),
-                None => outcome,
-            })
+    async fn apply(&self, ctx: &TaskContext, intent: &Value) -> Result<Outcome, ModuleError> {
+        let intent = intent.clone();
+        blocking(self, ctx, move |module, ctx| {
+            if module.state == Some(State::Absent) {
+                let removal: Removal = serde_json::from_value(intent).unwrap_or_default();
+                return removal.carry_out(ctx, &ctx.resolve(&module.path));
+            }
+            let before = before_of(&intent, &ctx.resolve(&module.path), ctx)?;
+            let lines = module.converge(ctx, Do::Change, Some(&before))?;
+            module.outcome(ctx, lines)
         })
         .await
     }
 
     async fn recover(&self, ctx: &TaskContext, intent: &Value) -> Result<Recovery, ModuleError> {
-        let intent: Option<Intent> = serde_json::from_value(intent.clone()).ok();
+        let removal: Removal = serde_json::from_value(intent.clone()).unwrap_or_default();
         blocking(self, ctx, move |module, ctx| {
             let path = ctx.resolve(&module.path);
             if let Some(attempt) = &ctx.interrupted_attempt {
@@ -437,24 +451,7 @@ impl Module for FileModule {
             if module.state != Some(State::Absent) {
                 return Ok(Recovery::NotDone);
             }
-            let deleted = finish_removal(&path, ctx)?;
-            let moved = match intent {
-                Some(Intent {
-                    identity: Some(identity),
-                    quarantined_to: Some(target),
-                }) => (Identity::at(&target)? == Some(identity)).then_some(target),
-                _ => None,
-            };
-            if metadata_of(&path)?.is_some() || !(deleted || moved.is_some()) {
-                return Ok(Recovery::NotDone);
-            }
-            let outcome = Outcome::changed()
-                .with("path", path.display().to_string())
-                .with("state", "absent");
-            Ok(Recovery::Done(match moved {
-                Some(target) => outcome.with("quarantined_to", target.display().to_string()),
-                None => outcome,
-            }))
+            removal.recover(ctx, &path)
         })
         .await
     }
@@ -475,6 +472,39 @@ impl TypedModule for FileModule {
     group: root
     mode: \"0700\"
 ";
+
+    fn undo(efforts: &[Effort<'_>]) -> Undo {
+        unless_unchanged(efforts, || {
+            let state = |effort: &Effort<'_>| effort.intent["state"].as_str().map(str::to_owned);
+            let last = efforts.last();
+            if last.is_some_and(|effort| effort.intent.get("quarantined_to").is_some()) {
+                return undo_removals(efforts);
+            }
+            if efforts
+                .iter()
+                .any(|effort| effort.intent["recurse"] == true)
+            {
+                return Undo::Impossible("owners and modes below the path were not kept".into());
+            }
+            let undo = match undo_of_path(efforts) {
+                Undo::Steps(steps) => steps,
+                // What an older agent made or set stays: a folder does no harm.
+                _ if last.is_some_and(|effort| effort.intent.is_null()) => {
+                    return Undo::Nothing(format!("what it made stays: {UNTOLD}"));
+                }
+                other => return other,
+            };
+            if last.and_then(state).as_deref() != Some("directory") {
+                return Undo::Steps(undo);
+            }
+            // Others may have put their own into it.
+            let empty_only = |step| match step {
+                Step::SetAside { path, .. } => Step::SetAsideEmpty { path },
+                step => step,
+            };
+            Undo::Steps(undo.into_iter().map(empty_only).collect())
+        })
+    }
 }
 
 #[cfg(test)]

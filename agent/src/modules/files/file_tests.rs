@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_json::json;
 
-use super::super::attributes::apply_to_path;
+use super::super::attributes::{Attributes, apply_to_path};
 use super::*;
 use crate::modules::files::durable::mode_of;
 use crate::modules::files::remove::waiting_name;
@@ -82,27 +82,68 @@ async fn recurse_reaches_everything_but_not_behind_links() {
 }
 
 #[tokio::test]
-async fn a_tree_is_removed_and_an_interrupted_removal_is_finished() {
+async fn a_tree_goes_into_quarantine_and_an_interrupted_removal_is_recognised() {
     let dir = tempfile::tempdir().expect("temp dir");
     let tree = dir.path().join("old");
     fs::create_dir_all(tree.join("x/y")).expect("mkdir");
     let playbook = tempfile::tempdir().expect("temp dir");
     let mut ctx = TaskContext::for_tests(playbook.path());
     let module = module(json!({"path": tree, "state": "absent"}));
+    let identity = Identity::at(&tree).expect("stat");
     let outcome = ladder(&module, &ctx).await;
     assert_eq!(outcome.result["state"], "absent");
+    let place = playbook.path().join("state/quarantine/run-1-1/old");
+    assert_eq!(outcome.result["quarantined_to"], json!(place));
+    assert!(outcome.result["size_bytes"].is_u64());
+    assert_eq!(Identity::at(&place).expect("stat"), identity);
+    let folder = fs::metadata(place.parent().expect("folder")).expect("stat");
+    assert_eq!(mode_of(&folder), 0o700);
 
-    fs::create_dir_all(tree.join("x/y")).expect("mkdir");
+    // Killed between the rename and the journal's record.
+    fs::rename(&place, &tree).expect("back");
     let intent = module.prepare(&ctx).await.expect("prepare");
+    module.apply(&ctx, &intent).await.expect("apply");
+    ctx.interrupted_attempt = Some(std::mem::replace(&mut ctx.attempt, "run-2/1".into()));
+    let recovery = module.recover(&ctx, &intent).await.expect("recover");
+    assert!(
+        matches!(recovery, Recovery::Done(outcome) if outcome.result["quarantined_to"] == json!(place))
+    );
+    fs::rename(&place, &tree).expect("as before the rename");
+    let recovery = module.recover(&ctx, &intent).await.expect("recover");
+    assert_eq!(recovery, Recovery::NotDone, "killed before the rename");
+}
+
+#[tokio::test]
+async fn a_removal_that_an_older_agent_began_is_finished() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let tree = dir.path().join("old");
+    fs::create_dir_all(tree.join("x/y")).expect("mkdir");
+    let playbook = tempfile::tempdir().expect("temp dir");
+    let mut ctx = TaskContext::for_tests(playbook.path());
+    let module = module(json!({"path": tree, "state": "absent"}));
+    let identity = Identity::at(&tree).expect("stat");
+    let intent = json!({"identity": identity, "quarantined_to": null});
     fs::rename(&tree, waiting_name(&tree, &ctx.attempt)).expect("as a killed attempt leaves it");
     ctx.interrupted_attempt = Some(ctx.attempt.clone());
     let recovery = module.recover(&ctx, &intent).await.expect("recover");
     assert!(matches!(recovery, Recovery::Done(outcome) if outcome.changed));
     assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 0);
+}
 
-    fs::create_dir(&tree).expect("mkdir");
-    let recovery = module.recover(&ctx, &intent).await.expect("recover");
-    assert_eq!(recovery, Recovery::NotDone, "killed before the rename");
+#[tokio::test]
+async fn what_is_removed_must_be_what_the_journal_names() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let file = dir.path().join("f");
+    fs::write(&file, "x").expect("write");
+    let playbook = tempfile::tempdir().expect("temp dir");
+    let ctx = TaskContext::for_tests(playbook.path());
+    let module = module(json!({"path": file, "state": "absent"}));
+    let intent = module.prepare(&ctx).await.expect("prepare");
+    fs::rename(&file, dir.path().join("g")).expect("away");
+    fs::write(&file, "theirs").expect("write");
+    let error = module.apply(&ctx, &intent).await.expect_err("another");
+    assert!(error.to_string().contains("changed meanwhile"), "{error}");
+    assert_eq!(fs::read(&file).expect("kept"), b"theirs");
 }
 
 #[tokio::test]
@@ -127,6 +168,7 @@ async fn quarantine_keeps_the_data_and_recovers_by_inode() {
     assert!(matches!(recovery, Recovery::Done(_)));
 
     fs::create_dir(&tree).expect("a second one of the name");
+    let intent = module.prepare(&ctx).await.expect("prepare");
     let outcome = module.apply(&ctx, &intent).await.expect("apply");
     let second = outcome.result["quarantined_to"]
         .as_str()
@@ -142,7 +184,7 @@ async fn links_are_made_changed_and_never_put_over_data() {
     for name in ["a", "b"] {
         fs::write(dir.path().join(name), name).expect("write");
     }
-    let ctx = TaskContext::for_tests(dir.path());
+    let mut ctx = TaskContext::for_tests(dir.path());
     ladder(
         &module(json!({"dest": "l", "state": "link", "src": "a"})),
         &ctx,
@@ -158,6 +200,7 @@ async fn links_are_made_changed_and_never_put_over_data() {
     assert!(over.check(&ctx).await.is_err());
     let dangling = module(json!({"dest": "m", "state": "link", "src": "nowhere"}));
     assert!(dangling.check(&ctx).await.is_err());
+    ctx.attempt = "run-1/2".into();
     ladder(&module(json!({"dest": "l", "state": "absent"})), &ctx).await;
     assert!(dir.path().join("b").exists());
 }
@@ -186,5 +229,70 @@ fn contradictory_and_unknown_arguments_are_refused() {
     let dir = tempfile::tempdir().expect("temp dir");
     let ctx = TaskContext::for_tests(dir.path());
     let module = module(json!({"path": "x", "state": "touch", "recurse": true}));
-    assert!(module.converge(&ctx, Do::Look).is_err());
+    assert!(module.converge(&ctx, Do::Look, None).is_err());
+}
+
+/// What the journal would have of an attempt, and what takes it back.
+async fn undone(module: &FileModule, ctx: &TaskContext) -> Undo {
+    let intent = module.prepare(ctx).await.expect("prepare");
+    let outcome = module.apply(ctx, &intent).await.expect("apply");
+    let mut result = Value::Object(outcome.result);
+    result["changed"] = outcome.changed.into();
+    let arguments = json!({});
+    FileModule::undo(&[Effort {
+        attempt: "run-1/1",
+        intent: &intent,
+        arguments: &arguments,
+        result: Some(&result),
+        accepted: false,
+    }])
+}
+
+async fn take_back(undo: Undo, ctx: &TaskContext) {
+    let Undo::Steps(steps) = undo else {
+        panic!("{undo:?}");
+    };
+    let mut view = crate::modules::View::of_host(Default::default(), true);
+    let planned = crate::modules::plan_steps(&steps, "run-1/9", &mut view, ctx).expect("plan");
+    let taken = crate::modules::apply_steps(&planned, ctx).await;
+    taken.expect("taken back");
+}
+
+#[tokio::test]
+async fn every_state_can_be_taken_back_to_what_was_there() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let playbook = tempfile::tempdir().expect("temp dir");
+    let ctx = TaskContext::for_tests(playbook.path());
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("f"), "x").expect("write");
+    symlink("f", at("l")).expect("link");
+    fs::create_dir(at("d")).expect("mkdir");
+    let before = |name: &str| Identity::at(&at(name)).expect("stat");
+    let was = ["f", "l", "d"].map(before);
+    let mode = mode_of(&fs::metadata(at("f")).expect("stat"));
+
+    for arguments in [
+        json!({"path": at("new/deep"), "state": "directory"}),
+        json!({"path": at("t"), "state": "touch"}),
+        json!({"path": at("f"), "mode": "0600"}),
+        json!({"path": at("l"), "state": "link", "src": "d", "follow": false}),
+        json!({"path": at("d"), "state": "absent"}),
+    ] {
+        let undo = undone(&module(arguments), &ctx).await;
+        take_back(undo, &ctx).await;
+    }
+    assert_eq!(["f", "l", "d"].map(before), was);
+    assert_eq!(mode_of(&fs::metadata(at("f")).expect("stat")), mode);
+    assert!(!at("new").exists() && !at("t").exists());
+
+    let nothing = undone(
+        &module(json!({"path": at("d"), "state": "directory"})),
+        &ctx,
+    )
+    .await;
+    assert!(matches!(nothing, Undo::Nothing(_)), "{nothing:?}");
+    let below =
+        module(json!({"path": at("d"), "state": "directory", "recurse": true, "mode": "0711"}));
+    let below = undone(&below, &ctx).await;
+    assert!(matches!(below, Undo::Impossible(_)), "{below:?}");
 }

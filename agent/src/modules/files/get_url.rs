@@ -23,9 +23,11 @@ use super::error::{FilesError, FilesResult, human_bytes};
 use super::mode::Mode;
 use super::result::with_file_facts;
 use super::stat::ansible_checksum;
+use super::undo::{Before, before_of, intent_of, undo_of_path};
 use crate::modules::error::PathError;
 use crate::modules::{
-    Kind, Module, ModuleError, Outcome, OutputFile, Plan, Recovery, TaskContext, TypedModule,
+    Effort, Kind, Module, ModuleError, Outcome, OutputFile, Plan, Recovery, TaskContext,
+    TypedModule, Undo,
 };
 
 /// How long an interrupted download may take to notice.
@@ -152,7 +154,7 @@ impl GetUrlModule {
         })
     }
 
-    fn run(&self, ctx: &TaskContext) -> FilesResult<Outcome> {
+    fn run(&self, ctx: &TaskContext, before: &Before) -> FilesResult<Outcome> {
         let target = self.target(ctx)?;
         let begun = Instant::now();
         let mut outcome = Outcome::ok();
@@ -165,7 +167,7 @@ impl GetUrlModule {
             outcome.changed = !lines.is_empty();
             outcome = outcome.with("msg", "the file is there already");
         } else {
-            let (status, changed) = self.download(ctx, &target)?;
+            let (status, changed) = self.download(ctx, &target, before)?;
             outcome.changed = changed;
             outcome = outcome.with("status_code", status).with("msg", "OK");
         }
@@ -186,7 +188,12 @@ impl GetUrlModule {
         }))
     }
 
-    fn download(&self, ctx: &TaskContext, target: &Path) -> FilesResult<(u16, bool)> {
+    fn download(
+        &self,
+        ctx: &TaskContext,
+        target: &Path,
+        before: &Before,
+    ) -> FilesResult<(u16, bool)> {
         let expected = self.expected()?;
         let failed = |message: String, help: Option<&str>| FilesError::Download {
             url: shown(&self.url),
@@ -281,6 +288,7 @@ impl GetUrlModule {
         let meta = metadata_of(target)?.filter(fs::Metadata::is_file);
         let default = meta.as_ref().map_or(0o666 & !umask(), mode_of);
         let same = meta.is_some() && sha256_file(target, &ctx.cancel, |_| {})? == found;
+        before.keep()?;
         pending.commit(&self.wanted()?.for_new(default, false))?;
         Ok((status.as_u16(), !same))
     }
@@ -322,9 +330,17 @@ impl Module for GetUrlModule {
         blocking(self, ctx, |module, ctx| module.plan(ctx)).await
     }
 
-    async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {
+    async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {
+        blocking(self, ctx, |module, ctx| {
+            intent_of(&module.target(ctx)?, ctx)
+        })
+        .await
+    }
+
+    async fn apply(&self, ctx: &TaskContext, intent: &Value) -> Result<Outcome, ModuleError> {
         let (module, own) = (self.clone(), ctx.clone());
-        let work = detached(move || module.run(&own));
+        let before = before_of(intent, &self.target(ctx)?, ctx)?;
+        let work = detached(move || module.run(&own, &before));
         tokio::pin!(work);
         let panicked = || FilesError::Download {
             url: shown(&self.url),
@@ -362,6 +378,10 @@ impl TypedModule for GetUrlModule {
     checksum: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
     mode: \"0644\"
 ";
+
+    fn undo(efforts: &[Effort<'_>]) -> Undo {
+        undo_of_path(efforts)
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Modules for files and directories, and the durable building blocks that others may use.
 
-mod attributes;
+pub(crate) mod attributes;
 mod blocking;
 mod content;
 mod converge;
@@ -12,16 +12,20 @@ mod file;
 mod get_url;
 mod mode;
 mod mounts;
+pub mod quarantine;
 mod relocate;
-mod remove;
+mod removal;
+pub(crate) mod remove;
 mod result;
 mod sizes;
 mod stat;
 mod tree_copy;
 mod tree_resume;
 mod tree_verify;
-mod users;
-mod walk;
+pub(crate) mod undo;
+pub(crate) mod undo_tree;
+pub(crate) mod users;
+pub(crate) mod walk;
 
 pub(crate) use blocking::detached;
 pub use error::{FilesError, human_bytes};

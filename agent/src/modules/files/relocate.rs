@@ -24,7 +24,8 @@ use super::users::refuse_in_use;
 use super::walk::{TreeSize, tree_size};
 use crate::modules::error::PathError;
 use crate::modules::{
-    Advice, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
+    Advice, Effort, Kind, Module, ModuleError, Outcome, Plan, Recovery, Step, TaskContext,
+    TypedModule, Undo,
 };
 
 /// Moves a file or directory to a name that must be free, exactly once.
@@ -422,6 +423,28 @@ impl TypedModule for MoveModule {
     dest: \"{{ fast_data_dir }}/postgres-dcm4che-old\"
     idle: true
 ";
+
+    fn undo(efforts: &[Effort<'_>]) -> Undo {
+        let mut steps = Vec::new();
+        for effort in efforts.iter().rev() {
+            let Ok(intent) = serde_json::from_value::<Intent>(effort.intent.clone()) else {
+                return Undo::Impossible("the journal does not tell what it moved".into());
+            };
+            if intent.method == Method::Copy {
+                return Undo::Impossible(format!(
+                    "{} was copied to another filesystem and removed where it was",
+                    intent.src.display()
+                ));
+            }
+            // Where an attempt failed or was interrupted, the thing may still be at `src`: no step then.
+            steps.push(Step::MoveBack {
+                from: intent.dest,
+                to: intent.src,
+                identity: intent.identity,
+            });
+        }
+        Undo::Steps(steps)
+    }
 }
 
 #[cfg(test)]

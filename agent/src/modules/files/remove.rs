@@ -1,10 +1,9 @@
-//! Takes names away: refuses what would break the host, and makes the removal of a tree atomic by
-//! renaming it first.
+//! Takes names away: refuses what would break the host, and deletes what has lost its name by a rename.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::durable::{self, metadata_of, parent_of, rename_noreplace, sibling};
+use super::durable::{self, metadata_of, parent_of, sibling};
 use super::error::{FilesError, FilesResult};
 use super::mounts::Mounts;
 use crate::modules::error::PathError;
@@ -77,31 +76,11 @@ pub fn waiting_name(path: &Path, attempt: &str) -> PathBuf {
     sibling(path, "removing", attempt)
 }
 
-/// Removes a file, link or whole tree. A tree loses its name at once, by a rename, and is deleted
-/// afterwards, so that no crash leaves half a tree under the name.
-///
-/// # Errors
-/// When something cannot be removed, or [`ModuleError::Cancelled`] in the middle of a deletion, which
-/// the next run finishes.
-pub fn remove(path: &Path, ctx: &TaskContext) -> FilesResult<()> {
-    match metadata_of(path)? {
-        None => Ok(()),
-        Some(meta) if meta.is_dir() => {
-            let waiting = waiting_name(path, &ctx.attempt);
-            rename_noreplace(path, &waiting)?;
-            delete_tree(&waiting, ctx)
-        }
-        Some(_) => {
-            fs::remove_file(path).map_err(PathError::on("remove", path))?;
-            Ok(durable::fsync_dir(parent_of(path))?)
-        }
-    }
-}
-
 /// Deletes a tree that has already lost its name, telling how far it is.
 ///
 /// # Errors
-/// As [`remove`].
+/// When something cannot be removed, or [`ModuleError::Cancelled`] in the middle: the rest is deleted
+/// by another call.
 pub fn delete_tree(tree: &Path, ctx: &TaskContext) -> FilesResult<()> {
     let mut count = 0;
     delete_below(tree, ctx, &mut count)?;
@@ -137,7 +116,7 @@ fn delete_below(dir: &Path, ctx: &TaskContext, count: &mut u64) -> FilesResult<(
 /// Finishes a deletion that an interrupted attempt began, and says whether there was one.
 ///
 /// # Errors
-/// As [`remove`].
+/// As [`delete_tree`].
 pub fn finish_removal(path: &Path, ctx: &TaskContext) -> FilesResult<bool> {
     let Some(attempt) = &ctx.interrupted_attempt else {
         return Ok(false);
@@ -177,8 +156,10 @@ mod tests {
         fs::write(tree.join("a/b/c"), "x").expect("write");
         let mut ctx = TaskContext::for_tests(Path::new("/nowhere"));
         ctx.cancel.cancel();
-        assert!(matches!(remove(&tree, &ctx), Err(ModuleError::Cancelled)));
-        assert!(!tree.exists(), "the name is free at once");
+        let waiting = waiting_name(&tree, &ctx.attempt);
+        fs::rename(&tree, &waiting).expect("the name is free at once");
+        let stopped = delete_tree(&waiting, &ctx);
+        assert!(matches!(stopped, Err(ModuleError::Cancelled)));
 
         let mut next = TaskContext::for_tests(Path::new("/nowhere"));
         next.interrupted_attempt = Some(std::mem::take(&mut ctx.attempt));

@@ -10,8 +10,8 @@ use super::error::FilesResult;
 use super::mode::show_mode;
 use crate::modules::Outcome;
 
-/// Adds `state`, `mode`, `uid`, `gid`, `owner`, `group` and `size` of what has the name now, and the
-/// name itself under `key`.
+/// Adds `state`, `mode`, `uid`, `gid`, `owner`, `group` `size`, and `device` and `inode` (a link's own)
+/// of what has the name now, and the name itself under `key`.
 ///
 /// # Errors
 /// When the system cannot tell.
@@ -27,6 +27,7 @@ pub fn with_file_facts(outcome: Outcome, key: &str, path: &Path) -> FilesResult<
     } else {
         "file"
     };
+    let (device, inode) = (link.dev(), link.ino());
     // Attributes are those behind a link, where there is something behind it.
     let meta = fs::metadata(path).unwrap_or(link);
     Ok(outcome
@@ -36,5 +37,7 @@ pub fn with_file_facts(outcome: Outcome, key: &str, path: &Path) -> FilesResult<
         .with("gid", meta.gid())
         .with("owner", user_name(meta.uid()))
         .with("group", group_name(meta.gid()))
-        .with("size", meta.size()))
+        .with("size", meta.size())
+        .with("device", device)
+        .with("inode", inode))
 }

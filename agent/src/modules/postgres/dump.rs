@@ -23,6 +23,7 @@ use crate::modules::error::{ModuleError, PathError};
 use crate::modules::module::{
     Advice, Kind, Module, Outcome, OutputFile, Plan, Recovery, TypedModule,
 };
+use crate::modules::undo::{ACCEPTED, Effort, Step, Undo};
 
 with_login! {
     /// Dumps a database to plain SQL with the pg_dump of its own container.
@@ -58,6 +59,22 @@ impl TypedModule for PostgresqlDump {
     dest: "{{ backup_dir }}/pacsdb_old.sql"
   register: dump   # dump.dest, .size, .checksum (sha256:<hex>), .sha256, .program
 "#;
+
+    fn undo(efforts: &[Effort<'_>]) -> Undo {
+        if efforts.iter().any(|effort| effort.accepted) {
+            return Undo::Impossible(ACCEPTED.into());
+        }
+        // A failed attempt removes its half file. The checksum goes last: it says whose the dump is.
+        let paths = efforts.iter().rev().flat_map(|effort| {
+            let dest = effort.path("dest");
+            [dest, effort.path("checksum_file")]
+        });
+        let set_aside = |path| Step::SetAside {
+            path,
+            identity: None,
+        };
+        Undo::Steps(paths.flatten().map(set_aside).collect())
+    }
 }
 
 /// How much of the end is kept to look for the completion line.

@@ -23,6 +23,7 @@ use crate::modules::docker::{DockerContainer, client, lifecycle, service};
 use crate::modules::error::ModuleError;
 use crate::modules::files::durable::{Identity, fsync_dir, metadata_of, parent_of};
 use crate::modules::module::{Advice, Kind, Module, Outcome, Plan, Recovery, TypedModule};
+use crate::modules::undo::{ACCEPTED, Effort, Step, Undo};
 
 /// Makes a server's data directory, with an empty database in it, by an image's own initialisation.
 ///
@@ -77,6 +78,28 @@ impl TypedModule for PostgresqlInitdb {
       POSTGRES_PASSWORD: "{{ pacs_password }}"
   register: pgdata   # pgdata.path, .version, .uid, .gid, .size_bytes
 "#;
+
+    fn undo(efforts: &[Effort<'_>]) -> Undo {
+        let mut steps = Vec::new();
+        for effort in efforts.iter().rev() {
+            let intended = effort.intent["path"].as_str().map(PathBuf::from);
+            if effort.accepted {
+                return Undo::Impossible(ACCEPTED.into());
+            }
+            let Some(path) = effort.path("path") else {
+                // It cleans up after itself; where it could not, its next attempt would.
+                let left = intended.map(|path| Place::new(&path).initializing);
+                if let Some(left) = left.filter(|left| left.exists()) {
+                    let left = left.display();
+                    return Undo::Impossible(format!("a failed attempt left {left} behind"));
+                }
+                continue;
+            };
+            let identity = effort.identity();
+            steps.push(Step::SetAside { path, identity });
+        }
+        Undo::Steps(steps)
+    }
 }
 
 impl PostgresqlInitdb {
@@ -257,6 +280,8 @@ fn outcome(path: &Path, found: &Found) -> Outcome {
         .with("uid", found.meta.uid())
         .with("gid", found.meta.gid())
         .with("size_bytes", found.size)
+        .with("device", found.meta.dev())
+        .with("inode", found.meta.ino())
         .summary(format!(
             "PostgreSQL {}, {} MiB",
             found.version,

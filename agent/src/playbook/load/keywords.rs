@@ -50,6 +50,7 @@ pub(super) const TASK: &[&str] = &[
     "failed_when",
     "changed_when",
     "done_when",
+    "undone_by",
     "args",
 ];
 

@@ -161,6 +161,8 @@ impl Loader<'_> {
         let failed_when = fields.expressions("failed_when");
         let changed_when = fields.expressions("changed_when");
         let done_when = self.done_when(&mut fields);
+        let undone_by = fields.fixed_text("undone_by");
+        let undone_by = undone_by.zip(fields.take("undone_by").map(|(_, node)| node.at.clone()));
         let args = fields.take("args").map(|(_, node)| node.clone());
         self.problems.append(&mut fields.problems);
         let (module, module_name, module_at, value) = self.module(&fields)?;
@@ -210,6 +212,7 @@ impl Loader<'_> {
             failed_when,
             changed_when,
             done_when,
+            undone_by,
         })
     }
 

@@ -342,6 +342,9 @@ impl Validator {
         for node in &task.notify {
             self.notify(node, handlers);
         }
+        if let Some((id, at)) = &task.undone_by {
+            self.undone_by(id, at);
+        }
         if let Some(id) = &task.id {
             let at = places::value_of_id(task, id);
             if let Some(first) = self.ids.get(id) {
@@ -356,6 +359,28 @@ impl Validator {
         }
         self.guarded.truncate(guarded);
         self.local.truncate(local);
+    }
+
+    /// The task that takes this one's effect away must stand before it.
+    fn undone_by(&mut self, id: &str, at: &Location) {
+        if self.ids.contains_key(id) {
+            return;
+        }
+        let near = closest(id, self.ids.keys().map(String::as_str));
+        let help = near.map_or_else(
+            || "name the `id` of the task that makes what this one works in".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        );
+        let message = format!("no task before this one in the play has the id `{id}`");
+        self.problem(
+            Problem::new(
+                "playbook::unknown_undone_by",
+                at,
+                message,
+                "no earlier task",
+            )
+            .with_help(help),
+        );
     }
 
     fn positive_number(&mut self, node: &Node) {

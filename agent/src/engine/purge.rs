@@ -1,0 +1,333 @@
+//! Deletes for good what lies in quarantine: later, only after a verified pass, and only what the
+//! journal says was put there.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::failure::{Failure, describe};
+use super::plan::PlanAction;
+use super::run::{Begun, Engine, RunError, Stop, stats_map};
+use super::session::Session;
+use super::task_log::EventSink;
+use crate::event::{Event, Status, millis};
+use crate::modules::control::ask;
+use crate::modules::files::durable::{fsync_dir, metadata_of, parent_of};
+use crate::modules::files::human_bytes;
+use crate::modules::files::remove::delete_tree;
+use crate::modules::files::walk::tree_size;
+use crate::modules::{ModuleError, TaskContext};
+use crate::state::{Body, Contents, History, Outcome, Purged, TaskHistory, check_outputs};
+
+/// How many reasons a refusal names.
+const NAMED: usize = 5;
+
+/// What a purge would delete, and what stands in its way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PurgePlan {
+    /// What lies in quarantine.
+    pub entries: Vec<Purged>,
+    /// Why nothing may be deleted yet.
+    pub refusals: Vec<String>,
+}
+
+impl PurgePlan {
+    /// Bytes that everything takes on disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.bytes).sum()
+    }
+}
+
+/// How a purge ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PurgeEnd {
+    /// Everything was deleted.
+    Done(PurgePlan),
+    /// Nothing lies in quarantine.
+    Nothing,
+    /// Nothing may be deleted yet.
+    Refused(Vec<String>),
+    /// Nobody confirmed, or something could not be deleted; its event says why.
+    Failed,
+    /// SIGINT or SIGTERM; run the same command again to continue.
+    Interrupted,
+}
+
+impl Engine {
+    /// Looks what a purge would delete. Takes no lock and writes nothing.
+    ///
+    /// # Errors
+    /// When the journal or the quarantine cannot be read, or an argument turns out wrong in planning.
+    pub fn plan_purge(&self) -> Result<PurgePlan, RunError> {
+        self.purge_plan(&self.journal()?)
+    }
+
+    fn purge_plan(&self, contents: &Contents) -> Result<PurgePlan, RunError> {
+        let ctx = self.looking_context();
+        let mut entries = Vec::new();
+        for folder in self.quarantine_folders(contents) {
+            entries.extend(listed(&folder, &ctx));
+        }
+        entries.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(PurgePlan {
+            entries,
+            refusals: self.not_verified(contents)?,
+        })
+    }
+
+    /// Every folder that an attempt may have moved something into, as the intents name them.
+    fn quarantine_folders(&self, contents: &Contents) -> Vec<PathBuf> {
+        let mut found: Vec<PathBuf> = Vec::new();
+        for record in &contents.records {
+            let (Body::TaskStarted { intent, .. } | Body::UndoStarted { intent, .. }) =
+                &record.body
+            else {
+                continue;
+            };
+            let places = [&intent["quarantine"], &intent["before"]["quarantine"]];
+            for place in places {
+                let several = place.as_array().into_iter().flatten();
+                let folders = several.chain([place]).filter_map(|folder| folder.as_str());
+                for folder in folders.map(PathBuf::from) {
+                    if !found.contains(&folder) {
+                        found.push(folder);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Why nothing may be deleted yet: the work is not done, or not as it was recorded.
+    fn not_verified(&self, contents: &Contents) -> Result<Vec<String>, RunError> {
+        let history = History::of(&contents.records);
+        let mut why = Vec::new();
+        let last = history
+            .runs
+            .iter()
+            .rfind(|run| run.command.as_deref() != Some("purge"));
+        match last.map(|run| (run, run.command.as_deref().unwrap_or("run"))) {
+            None => why.push("nothing was run yet".to_owned()),
+            Some((run, "rollback")) => why.push(format!("it was rolled back in run {}", run.id)),
+            Some((run, _)) if run.outcome != Some(Outcome::Done) => {
+                let how = run.outcome.map_or("was cut short", Outcome::word);
+                why.push(format!("the last run, {}: {how}", run.id));
+            }
+            Some(_) => {}
+        }
+        if !why.is_empty() {
+            return Ok(why);
+        }
+        for (task, known) in history.tasks() {
+            if matches!(known, TaskHistory::Undoing { .. }) {
+                why.push(format!("the undo of `{task}` has not come to its end"));
+            }
+        }
+        for entry in self.plan(&history)?.entries {
+            if !matches!(entry.action, PlanAction::Done | PlanAction::Skip) {
+                why.push(format!("`{}` is not done: {}", entry.task, entry.why));
+            }
+        }
+        let more = why.len().saturating_sub(NAMED);
+        if more > 0 {
+            why.truncate(NAMED);
+            why.push(format!("and {more} more"));
+        }
+        if why.is_empty() {
+            let outputs = check_outputs(&history).into_iter();
+            why.extend(outputs.filter_map(|output| {
+                let problem = output.problem?;
+                Some(format!("{}: {problem}", output.path.display()))
+            }));
+        }
+        Ok(why)
+    }
+
+    /// Deletes what lies in quarantine, once somebody has confirmed it.
+    ///
+    /// # Errors
+    /// When the state cannot be locked, read or written.
+    pub async fn purge(&self, events: &EventSink) -> Result<PurgeEnd, RunError> {
+        if !self.state.path().is_dir() {
+            return Ok(PurgeEnd::Nothing);
+        }
+        let held = self.hold()?;
+        let plan = self.purge_plan(&held.contents)?;
+        if plan.entries.is_empty() {
+            return Ok(PurgeEnd::Nothing);
+        }
+        if !plan.refusals.is_empty() {
+            return Ok(PurgeEnd::Refused(plan.refusals));
+        }
+        let started = Instant::now();
+        let Begun {
+            mut session,
+            contents,
+            _locks,
+        } = self.begin(held, events, Some("purge"), plan.entries.len(), Vec::new())?;
+        let folders = self.quarantine_folders(&contents);
+        let ended = session.delete(&plan, &folders).await;
+        let (end, broken) = match ended {
+            Ok(true) => (PurgeEnd::Done(plan), None),
+            Ok(false) => (PurgeEnd::Failed, None),
+            Err(Stop::State(error)) => (PurgeEnd::Failed, Some(error)),
+            Err(Stop::Interrupted | Stop::Decision(_)) => (PurgeEnd::Interrupted, None),
+        };
+        let outcome = match end {
+            PurgeEnd::Interrupted => Outcome::Interrupted,
+            PurgeEnd::Failed => Outcome::Failed,
+            _ => Outcome::Done,
+        };
+        let duration_ms = millis(started.elapsed());
+        events(Event::RunFinished {
+            outcome: outcome.word().to_owned(),
+            stats: session.stats,
+            duration_ms,
+        });
+        if let Some(error) = broken {
+            return Err((*error).into());
+        }
+        session.record(Body::RunFinished {
+            outcome,
+            stats: stats_map(session.stats),
+            duration_ms,
+        })?;
+        Ok(end)
+    }
+}
+
+impl Session<'_> {
+    /// Returns false where it was not confirmed or failed, which its event says.
+    async fn delete(&mut self, plan: &PurgePlan, folders: &[PathBuf]) -> Result<bool, Stop> {
+        let started = Instant::now();
+        let engine = self.engine;
+        let ctx = TaskContext {
+            cancel: engine.options.cancel.child_token(),
+            ..engine.looking_context()
+        };
+        let confirmed_by = match ask(&ctx, &question(plan)).await {
+            Ok(by) => by,
+            Err(error) => return self.not_deleted("confirm", &error, started),
+        };
+        self.record(Body::PurgeStarted {
+            entries: plan.entries.clone(),
+            confirmed_by,
+        })?;
+        for entry in &plan.entries {
+            let since = Instant::now();
+            let name = entry.path.display().to_string();
+            (self.events)(Event::TaskStarted {
+                task: name.clone(),
+                name: name.clone(),
+                item: None,
+                reason: None,
+            });
+            let (path, own) = (entry.path.clone(), ctx.clone());
+            let deleted = tokio::task::spawn_blocking(move || delete_one(&path, &own)).await;
+            if let Err(error) = deleted.unwrap_or(Err(ModuleError::Cancelled)) {
+                return self.not_deleted(&name, &error, since);
+            }
+            self.stats.ok += 1;
+            self.stats.changed += 1;
+            let summary = format!("deleted, {} freed", human_bytes(entry.bytes));
+            let result = serde_json::json!({"changed": true, "size_bytes": entry.bytes});
+            self.purge_event(&name, Status::Changed, result, summary, since);
+        }
+        for folder in folders {
+            remove_empty(folder);
+        }
+        self.record(Body::PurgeFinished {
+            bytes: plan.bytes(),
+            duration_ms: millis(started.elapsed()),
+        })?;
+        Ok(true)
+    }
+
+    fn not_deleted(
+        &mut self,
+        name: &str,
+        error: &ModuleError,
+        since: Instant,
+    ) -> Result<bool, Stop> {
+        let failure = Failure::of_module(error).ok_or(Stop::Interrupted)?;
+        self.stats.failed += 1;
+        let result = failure.to_result().into();
+        self.purge_event(name, Status::Failed, result, describe(error), since);
+        Ok(false)
+    }
+
+    fn purge_event(
+        &self,
+        name: &str,
+        status: Status,
+        result: serde_json::Value,
+        summary: String,
+        since: Instant,
+    ) {
+        (self.events)(Event::TaskFinished {
+            task: name.to_owned(),
+            name: name.to_owned(),
+            item: None,
+            status,
+            result,
+            summary: Some(summary),
+            duration_ms: millis(since.elapsed()),
+        });
+    }
+}
+
+fn question(plan: &PurgePlan) -> String {
+    let mut text = "This is deleted for good:\n".to_owned();
+    for entry in &plan.entries {
+        let size = human_bytes(entry.bytes);
+        text.push_str(&format!("  {} ({size})\n", entry.path.display()));
+    }
+    let all = human_bytes(plan.bytes());
+    text.push_str(&format!("{all} in all. Delete it?"));
+    text
+}
+
+/// What lies in a folder of the quarantine, each with what it takes on disk.
+fn listed(folder: &Path, ctx: &TaskContext) -> Vec<Purged> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| {
+            let path = entry.path();
+            // A size that cannot be told stops nobody from deleting.
+            let bytes = tree_size(&path, ctx).map_or(0, |size| size.allocated_bytes);
+            Purged { path, bytes }
+        })
+        .collect()
+}
+
+fn delete_one(path: &Path, ctx: &TaskContext) -> Result<(), ModuleError> {
+    match metadata_of(path)? {
+        None => Ok(()),
+        Some(meta) if meta.is_dir() => delete_tree(path, ctx),
+        Some(_) => {
+            crate::modules::files::durable::remove_if_there(path)?;
+            Ok(fsync_dir(parent_of(path))?)
+        }
+    }
+}
+
+/// Removes a folder of one attempt, and those above it that belong to the quarantine, where empty.
+fn remove_empty(folder: &Path) {
+    let mut folder = Some(folder);
+    // The attempt's, the state's or `quarantine`, and `.kaapana-agent-quarantine`.
+    for _ in 0..3 {
+        match folder {
+            Some(path) if belongs(path) && std::fs::remove_dir(path).is_ok() => {
+                folder = path.parent();
+            }
+            _ => return,
+        }
+    }
+}
+
+fn belongs(path: &Path) -> bool {
+    path.components().any(|part| {
+        let name = part.as_os_str();
+        name == "quarantine" || name == ".kaapana-agent-quarantine"
+    })
+}
