@@ -61,7 +61,6 @@ fn noted(contents: &Contents) -> Option<(&Seat, &str)> {
         .rev()
         .find_map(|record| match &record.body {
             Body::RunStarted {
-                command: None,
                 seat: Some(seat),
                 ..
             }
@@ -147,6 +146,7 @@ mod tests {
             agent_version: "0".into(),
             arguments: Vec::new(),
             seat: Some(Seat::of(path, Some("machine a\n")).expect("seat")),
+            command: None,
         }
     }
 
