@@ -514,7 +514,7 @@ fn a_state_of_every_format_that_was_ever_written_is_read() -> Outcome {
 /// Everything by which a tree is told from another, by tar: names, kinds, owners, modes, times, links,
 /// extended attributes, content.
 fn told_by_tar(dir: &Path) -> Result<String, Box<dyn Error>> {
-    let script = "tar --sort=name --numeric-owner --xattrs --xattrs-include='*' --sparse -C \"$0\" -cf - . | sha256sum";
+    let script = "tar --sort=name --numeric-owner --xattrs --xattrs-include='*' --pax-option=exthdr.name=%d/%f,delete=atime,delete=ctime -C \"$0\" -cf - . | sha256sum";
     Ok(tool::run(
         Command::new("sh").args(["-c", script]).arg(dir),
         "read a tree",
