@@ -75,6 +75,12 @@ pub(super) struct RunArgs {
     /// Confirm every `pause` that asks for it; the journal notes that nobody was asked
     #[arg(short, long)]
     pub yes: bool,
+    /// Run this task again although it is done, as `resolve TASK --redo` before the run; may be given often
+    #[arg(long, value_name = "TASK")]
+    pub redo: Vec<String>,
+    /// Why; kept in the journal
+    #[arg(long, value_name = "TEXT", requires = "redo")]
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -111,6 +117,17 @@ pub(super) struct StateArgs {
 pub(super) enum StateCommand {
     /// Prove that no record was changed, removed or inserted, and that the outputs are what was recorded
     Verify(VerifyArgs),
+    /// Say that this copy of a state (restored, or moved here) is now the only one, and goes on
+    Adopt(AdoptArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AdoptArgs {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// Why you know that no other copy goes on; kept in the journal
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
 }
 
 #[derive(Debug, Args)]

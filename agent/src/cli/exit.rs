@@ -118,7 +118,7 @@ impl Failure {
 
     fn exit_code(&self) -> u8 {
         match self {
-            Self::State(StateError::Locked { .. }) => LOCKED,
+            Self::State(StateError::Locked { .. } | StateError::HeldByCopy { .. }) => LOCKED,
             // The journal could not be written in the middle of a run: the run failed.
             Self::State(
                 StateError::Io {
@@ -143,6 +143,9 @@ impl From<RunError> for Failure {
         match error {
             RunError::State(error) => Self::State(error),
             RunError::Invalid(problems) => Self::Problems(problems),
+            RunError::UnknownTask(unknown) => {
+                Self::other(unknown.code(), unknown.to_string(), &unknown.help())
+            }
         }
     }
 }

@@ -41,18 +41,41 @@ pub(super) fn playbook(args: &PlaybookArgs) -> Result<(Checked, Map<String, Valu
     Ok((checked, extra))
 }
 
+/// What only `run` is told.
+#[derive(Debug, Default)]
+pub(super) struct More {
+    pub check: bool,
+    pub redo: Vec<String>,
+    pub redo_reason: String,
+}
+
+/// The playbook and its options again, for a further command.
+fn invocation(global: &Global, args: &PlaybookArgs) -> Vec<String> {
+    let mut words = vec![args.playbook.display().to_string()];
+    for vars in &args.extra_vars {
+        words.extend(["-e".to_owned(), vars.clone()]);
+    }
+    if let Some(dir) = &global.state_dir {
+        words.extend(["--state-dir".to_owned(), dir.display().to_string()]);
+    }
+    words
+}
+
 /// Makes the engine for a playbook that must be sound.
 pub(super) fn engine(
     global: &Global,
     args: &PlaybookArgs,
     ask: Terminal,
     cancel: CancellationToken,
-    check: bool,
+    more: More,
 ) -> Result<Engine, Failure> {
     let (checked, extra_vars) = playbook(args)?;
     let options = RunOptions {
         extra_vars,
-        check,
+        check: more.check,
+        invocation: invocation(global, args),
+        redo: more.redo,
+        redo_reason: more.redo_reason,
         tags: args.tags.clone(),
         skip_tags: args.skip_tags.clone(),
         operator: operator(),
@@ -82,6 +105,11 @@ pub(super) fn operator() -> Operator {
         user,
         host,
         arguments: std::env::args().collect(),
+        machine: ["/etc/machine-id", "/var/lib/dbus/machine-id"]
+            .iter()
+            .filter_map(|path| std::fs::read_to_string(path).ok())
+            .map(|id| id.trim().to_owned())
+            .find(|id| !id.is_empty()),
     }
 }
 

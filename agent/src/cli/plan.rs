@@ -23,7 +23,7 @@ pub(super) fn nobody() -> Terminal {
 
 pub(super) fn plan(global: &Global, args: &PlaybookArgs) -> Done {
     let cancel = CancellationToken::new();
-    let engine = locate::engine(global, args, nobody(), cancel, false)?;
+    let engine = locate::engine(global, args, nobody(), cancel, locate::More::default())?;
     let history = History::of(&engine.journal()?.records);
     let plan = engine.plan(&history)?;
     match global.output {

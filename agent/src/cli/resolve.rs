@@ -6,39 +6,39 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Global, Output, ResolveArgs};
-use super::exit::Failure;
 use super::plan::nobody;
 use super::{Done, locate};
 use crate::state::Answer;
 
 pub(super) fn resolve(global: &Global, args: &ResolveArgs) -> Done {
     let cancel = CancellationToken::new();
-    let engine = locate::engine(global, &args.playbook, nobody(), cancel, false)?;
+    let more = locate::More::default();
+    let engine = locate::engine(global, &args.playbook, nobody(), cancel, more)?;
     let answer = if args.done {
         Answer::Done
     } else {
         Answer::Redo
     };
-    let known = engine.resolve(&args.task, answer, &args.reason)?;
-    let Some(task) = known else {
-        return Err(Failure::other(
-            "resolve::unknown_task",
-            format!("the journal knows no task `{}`", args.task),
-            "`status` lists the tasks; the whole line after the times is the name",
-        ));
+    let resolved = engine.resolve(&args.task, answer, &args.reason)?;
+    let what = if args.done {
+        "is passed over"
+    } else {
+        "is run again"
     };
     match global.output {
         Output::Text => {
-            let what = if args.done {
-                "is passed over"
-            } else {
-                "is run again"
-            };
-            println!("recorded: `{task}` {what} by the next run");
+            println!("recorded: `{}` {what} by the next run", resolved.task);
+            println!("  it was {}", resolved.was);
+            if let Some(when) = &resolved.right_when {
+                println!("  that is right when {when}; the last answer before a run counts");
+            }
         }
         Output::Json => println!(
             "{}",
-            json!({"v": 1, "event": "resolved", "task": task, "answer": answer})
+            json!({
+                "v": 1, "event": "resolved", "task": resolved.task, "answer": answer,
+                "was": resolved.was, "right_when": resolved.right_when,
+            })
         ),
     }
     Ok(ExitCode::SUCCESS)

@@ -29,7 +29,15 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
         cancel: cancel.clone(),
         screen: (global.output == Output::Text).then(|| Arc::clone(&shown)),
     };
-    let engine = locate::engine(global, &args.playbook, ask, cancel.clone(), args.check)?;
+    let more = locate::More {
+        check: args.check,
+        redo: args.redo.clone(),
+        redo_reason: args
+            .reason
+            .clone()
+            .unwrap_or_else(|| "asked for by `run --redo`".into()),
+    };
+    let engine = locate::engine(global, &args.playbook, ask, cancel.clone(), more)?;
     let events: Arc<dyn Fn(Event) + Send + Sync> = match global.output {
         Output::Text => {
             let shown = Arc::clone(&shown);
@@ -44,7 +52,6 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
         tokio::spawn(interrupt(cancel));
         engine.run(&events).await
     })?;
-    let playbook = args.playbook.playbook.display().to_string();
     match global.output {
         Output::Json => {
             if let RunEnd::DecisionNeeded(entries) = &end {
@@ -57,10 +64,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
         Output::Text => {
             match &end {
                 RunEnd::DecisionNeeded(entries) => {
-                    eprint!(
-                        "{}",
-                        plan::decisions(entries, &playbook, screen::stderr_style())
-                    );
+                    eprint!("{}", plan::decisions(entries, screen::stderr_style()));
                 }
                 RunEnd::Failed if !args.check => {
                     println!(

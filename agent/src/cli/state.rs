@@ -4,16 +4,56 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::args::{Global, Output, StateArgs, StateCommand, VerifyArgs};
-use super::exit::TASK_FAILED;
+use super::args::{AdoptArgs, Global, Output, StateArgs, StateCommand, VerifyArgs};
+use super::exit::{Failure, TASK_FAILED};
 use super::{Done, locate};
+use crate::engine::{playbook_name, run_id};
 use crate::state::fingerprint::sha256_of_file;
+use crate::state::seat::{self, Adoption};
 use crate::state::{History, StateDir, TaskHistory, journal::read_for};
 
 pub(super) fn state(global: &Global, args: &StateArgs) -> Done {
     match &args.command {
         StateCommand::Verify(args) => verify(global, args),
+        StateCommand::Adopt(args) => adopt(global, args),
     }
+}
+
+fn adopt(global: &Global, args: &AdoptArgs) -> Done {
+    let name = playbook_name(&args.playbook);
+    let dir = StateDir::new(&locate::state_dir(global, Some(&args.playbook)), &name);
+    if !dir.path().is_dir() {
+        return Err(Failure::other(
+            "state::not_found",
+            format!("there is no state in {}", dir.path().display()),
+            "name the state directory with --state-dir",
+        ));
+    }
+    let operator = locate::operator();
+    let by = Adoption {
+        run: &run_id(),
+        user: &operator.user,
+        host: &operator.host,
+        machine: operator.machine.as_deref(),
+        reason: &args.reason,
+    };
+    let adopted = seat::adopt(&dir, &name, by)?;
+    let path = dir.journal();
+    match (global.output, adopted) {
+        (Output::Text, true) => println!(
+            "recorded: {} goes on here; never run another copy of it",
+            path.display()
+        ),
+        (Output::Text, false) => println!(
+            "nothing to adopt: {} is the file that its last run wrote to",
+            path.display()
+        ),
+        (Output::Json, adopted) => println!(
+            "{}",
+            json!({"v": 1, "event": "state_adopted", "playbook": name, "adopted": adopted})
+        ),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn verify(global: &Global, args: &VerifyArgs) -> Done {

@@ -4,27 +4,21 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::failure::Failure;
-use super::plan::PlanAction;
+use super::judge::Try;
 use super::run::Stop;
-use super::services::{NotUp, seconds};
+use super::services::NotUp;
 use super::session::Session;
 use super::task::UnitEnd;
 use super::task_log;
 use super::unit::Place;
 use crate::event::{Event, Status, millis};
-use crate::modules::{Kind, Module, ModuleError, Outcome, OutputFile, Plan, Recovery, TaskContext};
-use crate::playbook::model::Node;
+use crate::modules::{Kind, Module, ModuleError, Outcome, OutputFile, Plan, TaskContext};
 use crate::playbook::template::Scope;
 use crate::source::Problem;
 use crate::state::{Attempt, Body, Fingerprint, How, Output, TaskStatus};
-
-/// Pause between two tries of `until` where `delay` does not say.
-const DEFAULT_DELAY: Duration = Duration::from_secs(5);
-/// Tries beyond the first where `until` stands without `retries`.
-const DEFAULT_RETRIES: u64 = 3;
 
 /// A unit's work, ready to be done.
 pub(super) struct Work {
@@ -34,15 +28,6 @@ pub(super) struct Work {
     pub environment: Vec<(String, String)>,
     /// An argument holds a secret.
     pub holds_secret: bool,
-}
-
-/// How one try ended.
-enum Try {
-    Succeeded {
-        result: Map<String, Value>,
-        outcome: Outcome,
-    },
-    Failed(Failure),
 }
 
 impl<'p> Session<'p> {
@@ -78,7 +63,7 @@ impl<'p> Session<'p> {
             Err(NotUp::Stop(stop)) => return Err(stop),
             // An interrupted attempt stays one: nothing was found out about it.
             Err(NotUp::Failed(failure)) if interrupted.is_some() => {
-                return Ok(self.still_interrupted(place, &failure, since));
+                return Ok(self.told_only(place, &failure, since));
             }
             Err(NotUp::Failed(failure)) => {
                 return self.failed(place, &failure, work.fingerprint, None, since);
@@ -96,15 +81,17 @@ impl<'p> Session<'p> {
                 Some(end) => return Ok(end),
                 None => ctx.interrupted_attempt = None,
             }
-        } else if self.already_done(place, scope)? {
-            return self.finish(
-                place,
-                &work,
-                None,
-                How::AlreadyDone,
-                Outcome::ok().summary("its effect was already there"),
-                since,
-            );
+        } else {
+            match self.already_done(place, scope, &ctx).await? {
+                Ok(false) => {}
+                Ok(true) => {
+                    let outcome = Outcome::ok().summary("its effect was already there");
+                    return self.finish(place, &work, None, How::AlreadyDone, outcome, since);
+                }
+                Err(failure) => {
+                    return self.failed(place, &failure, work.fingerprint, None, since);
+                }
+            }
         }
         self.tries(place, scope, &work, ctx, (reason, since)).await
     }
@@ -232,126 +219,8 @@ impl<'p> Session<'p> {
         Ok((Some(attempt), tried))
     }
 
-    /// Applies `changed_when` and `failed_when` to a success.
-    fn judge(&self, place: &Place<'p>, scope: &Scope, mut outcome: Outcome) -> Try {
-        let mut result = outcome.result.clone();
-        result.insert("changed".into(), outcome.changed.into());
-        result.insert("failed".into(), false.into());
-        let task = place.task;
-        let judged = (|| -> Result<Option<bool>, Problem> {
-            if !task.changed_when.is_empty() {
-                let scope = self.result_scope(place, scope, &result);
-                outcome.changed = self.all(&task.changed_when, &scope)?;
-                result.insert("changed".into(), outcome.changed.into());
-            }
-            if task.failed_when.is_empty() {
-                return Ok(None);
-            }
-            let scope = self.result_scope(place, scope, &result);
-            self.any(&task.failed_when, &scope).map(Some)
-        })();
-        match judged {
-            Ok(Some(true)) => {
-                let mut failure = Failure::new("engine::failed_when", "`failed_when` is true");
-                failure.result = result;
-                Try::Failed(failure)
-            }
-            Ok(_) => Try::Succeeded { result, outcome },
-            Err(problem) => Try::Failed(Failure::of_problem(&problem)),
-        }
-    }
-
-    /// `failed_when` may also forgive: where the module reports a return code, a false one turns its
-    /// failure into a success. Any other failure stays one.
-    fn judge_failure(&self, place: &Place<'p>, scope: &Scope, failure: Failure) -> Try {
-        if place.task.failed_when.is_empty() || !failure.result.contains_key("rc") {
-            return Try::Failed(failure);
-        }
-        let scope_with = self.result_scope(place, scope, &failure.to_result());
-        match self.any(&place.task.failed_when, &scope_with) {
-            Ok(true) => Try::Failed(failure),
-            Ok(false) => {
-                let outcome = Outcome {
-                    result: failure.result,
-                    ..Outcome::changed()
-                };
-                self.judge(place, scope, outcome)
-            }
-            Err(problem) => Try::Failed(Failure::of_problem(&problem)),
-        }
-    }
-
-    /// Asks the module what became of an attempt that never finished. `None`: run it again.
-    async fn recover(
-        &mut self,
-        place: &Place<'p>,
-        scope: &Scope,
-        work: &Work,
-        ctx: &TaskContext,
-        attempt: &Attempt,
-        since: Instant,
-    ) -> Result<Option<UnitEnd>, Stop> {
-        match work.module.recover(ctx, &attempt.intent).await {
-            Ok(Recovery::NotDone) => Ok(None),
-            Ok(Recovery::Done(outcome)) => {
-                if outcome.changed {
-                    // Its notification may not have reached the journal before the crash.
-                    let _ = self.notify(place, scope)?;
-                }
-                let id = Some(attempt.attempt.clone());
-                self.finish(place, work, id, How::Recovered, outcome, since)
-                    .map(Some)
-            }
-            Ok(Recovery::Unknown { .. }) if self.already_done(place, scope)? => {
-                let outcome = Outcome::changed().summary("interrupted, and found done");
-                let id = Some(attempt.attempt.clone());
-                self.finish(place, work, id, How::AlreadyDone, outcome, since)
-                    .map(Some)
-            }
-            Ok(Recovery::Unknown { doing, found }) => {
-                let why = format!("interrupted in run {} while {doing}; {found}", attempt.run);
-                let task = &place.identity;
-                let details = vec![
-                    "look at the host: is the effect of this task there, whole?".to_owned(),
-                    format!(
-                        "yes: `kaapana-agent resolve PLAYBOOK '{task}' --done --reason TEXT`, and it is passed over"
-                    ),
-                    format!(
-                        "no:  `kaapana-agent resolve PLAYBOOK '{task}' --redo --reason TEXT`, and it runs again"
-                    ),
-                ];
-                Err(Stop::Decision(Box::new(place.entry(
-                    PlanAction::Decide,
-                    why,
-                    details,
-                ))))
-            }
-            Err(error) => match Failure::of_module(&error) {
-                Some(failure) => Ok(Some(self.still_interrupted(place, &failure, since))),
-                None => Err(Stop::Interrupted),
-            },
-        }
-    }
-
-    /// Tells a failure without journaling an end: the attempt is as open as before.
-    fn still_interrupted(
-        &mut self,
-        place: &Place<'p>,
-        failure: &Failure,
-        since: Instant,
-    ) -> UnitEnd {
-        self.stats.failed += 1;
-        let result = Value::Object(failure.to_result());
-        let text = failure.message.clone();
-        self.finished_event(place, Status::Failed, &result, Some(text), since);
-        UnitEnd {
-            status: Status::Failed,
-            result,
-        }
-    }
-
     /// Journals a good end, then tells it.
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         place: &Place<'p>,
         work: &Work,
@@ -491,75 +360,6 @@ impl<'p> Session<'p> {
             .as_ref()
             .map_or(0, crate::state::Journal::next_seq);
         format!("{}/{seq}", self.run)
-    }
-
-    /// Evaluates `done_when`; a task without one is never already done.
-    fn already_done(&mut self, place: &Place<'p>, scope: &Scope) -> Result<bool, Stop> {
-        let conditions = &place.task.done_when;
-        // A probe that cannot be evaluated proves nothing.
-        Ok(!conditions.is_empty() && self.all(conditions, scope).unwrap_or(false))
-    }
-
-    fn until(
-        &self,
-        place: &Place<'p>,
-        scope: &Scope,
-        result: &Map<String, Value>,
-    ) -> Result<bool, Problem> {
-        if place.task.until.is_empty() {
-            return Ok(true);
-        }
-        self.all(&place.task.until, &self.result_scope(place, scope, result))
-    }
-
-    fn result_scope(&self, place: &Place<'_>, scope: &Scope, result: &Map<String, Value>) -> Scope {
-        let mut scope = scope.clone();
-        if let Some(name) = &place.task.register {
-            scope.bind(name, Value::Object(result.clone()));
-        }
-        scope
-    }
-
-    fn all(&self, conditions: &[Node], scope: &Scope) -> Result<bool, Problem> {
-        for condition in conditions {
-            if !self.engine.templates.condition(condition, scope)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn any(&self, conditions: &[Node], scope: &Scope) -> Result<bool, Problem> {
-        for condition in conditions {
-            if self.engine.templates.condition(condition, scope)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn retry_limits(&self, place: &Place<'p>, scope: &Scope) -> Result<(u64, Duration), Problem> {
-        let task = place.task;
-        let number =
-            |node: &Node| -> Result<Value, Problem> { self.engine.templates.render(node, scope) };
-        let retries = match &task.retries {
-            Some(node) => seconds(&number(node)?).map_or(0, |value| value.as_secs()),
-            None if task.until.is_empty() => 0,
-            None => DEFAULT_RETRIES,
-        };
-        let delay = match &task.delay {
-            Some(node) => seconds(&number(node)?).unwrap_or(DEFAULT_DELAY),
-            None => DEFAULT_DELAY,
-        };
-        Ok((retries, delay))
-    }
-
-    fn time_limit(&self, place: &Place<'p>, scope: &Scope) -> Result<Option<Duration>, Problem> {
-        let Some(node) = &place.task.timeout else {
-            return Ok(None);
-        };
-        let value = self.engine.templates.render(node, scope)?;
-        Ok(seconds(&value).filter(|limit| !limit.is_zero()))
     }
 }
 

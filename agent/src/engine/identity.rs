@@ -41,6 +41,11 @@ impl Identities {
         self.by_task.get(&address(task)).map_or("", String::as_str)
     }
 
+    /// Every identity, without loop items.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_task.values().map(String::as_str)
+    }
+
     /// Number of tasks, loops counted once, handlers included.
     #[must_use]
     pub fn total(&self) -> usize {

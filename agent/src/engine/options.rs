@@ -16,6 +16,17 @@ pub struct Operator {
     pub host: String,
     /// Command line.
     pub arguments: Vec<String>,
+    /// Whose machine this is, whatever its name: systemd's machine id, where there is one.
+    pub machine: Option<String>,
+}
+
+impl Operator {
+    /// The agent as it was called, for commands that people are to type.
+    #[must_use]
+    pub fn program(&self) -> String {
+        let called = self.arguments.first();
+        called.map_or_else(|| "kaapana-agent".into(), Clone::clone)
+    }
 }
 
 /// What a run is told from outside.
@@ -29,6 +40,13 @@ pub struct RunOptions {
     pub tags: Vec<String>,
     /// `--skip-tags`.
     pub skip_tags: Vec<String>,
+    /// The playbook and the options that belong to it, as they were given: what a further command about
+    /// this playbook has to repeat.
+    pub invocation: Vec<String>,
+    /// Tasks that are to run again although the journal knows them, as `resolve` takes them.
+    pub redo: Vec<String>,
+    /// Why; kept in the journal.
+    pub redo_reason: String,
     /// Who runs.
     pub operator: Operator,
     /// Answers `pause`.

@@ -5,16 +5,16 @@ use std::collections::HashSet;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::decide::{Decision, Orphan, Question, Reason};
+use super::decide::{Decision, Orphan, Reason};
 use super::frame::Frame;
 use super::identity::item_keys;
 use super::run::{Engine, RunError};
-use super::unit::{Item as LoopItem, Look, Place, text_of_value};
+use super::unit::{Item as LoopItem, Look, Place};
 use crate::modules::Kind;
 use crate::playbook::model::{Block, Item, Task};
 use crate::playbook::template::Scope;
 use crate::source::Problem;
-use crate::state::{Attempt, Finished, History, TaskHistory, TaskStatus};
+use crate::state::{Finished, History, TaskHistory, TaskStatus};
 
 /// What would be done with a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -75,10 +75,18 @@ impl Plan {
 
 /// Finished tasks that are no longer in the playbook.
 pub(super) fn orphans<'h>(engine: &Engine, history: &'h History) -> Vec<Orphan<'h>> {
+    orphans_but(history, |identity| engine.identities.knows(identity))
+}
+
+/// Finished tasks but for those that the playbook knows.
+pub(super) fn orphans_but<'h>(
+    history: &'h History,
+    known: impl Fn(&str) -> bool,
+) -> Vec<Orphan<'h>> {
     history
         .tasks()
         .filter_map(|(identity, task)| match task {
-            TaskHistory::Finished(finished) if !engine.identities.knows(identity) => {
+            TaskHistory::Finished(finished) if !known(identity) => {
                 Some(Orphan { identity, finished })
             }
             _ => None,
@@ -246,8 +254,12 @@ impl<'e> Planner<'e> {
                 (PlanAction::Recover, why, Vec::new(), None)
             }
             Decision::Ask(question) => {
-                let (why, details) =
-                    question.describe(&place.identity, &ready.shown, &ready.fingerprint);
+                let (why, details) = self.engine.ask_about_changed(
+                    &place.identity,
+                    question,
+                    (&ready.shown, &ready.fingerprint),
+                    &ready.module.advice(&self.engine.looking_context()),
+                );
                 (PlanAction::Decide, why, details, None)
             }
         };
@@ -326,88 +338,6 @@ impl Reason<'_> {
     }
 }
 
-impl Question<'_> {
-    /// The question, and what differs, for people.
-    pub(super) fn describe(
-        &self,
-        identity: &str,
-        now: &Value,
-        fingerprint: &crate::state::Fingerprint,
-    ) -> (String, Vec<String>) {
-        let (why, then, old) = match self {
-            Self::ChangedAfterDone(Finished {
-                run,
-                arguments,
-                fingerprint,
-                ..
-            }) => (
-                format!(
-                    "done in run {run}, but what it depends on has changed since, and it cannot be repeated unasked"
-                ),
-                arguments,
-                fingerprint,
-            ),
-            Self::ChangedAfterInterruption(Attempt {
-                run,
-                arguments,
-                fingerprint,
-                ..
-            }) => (
-                format!(
-                    "interrupted in run {run}, and what it depends on has changed since, so nobody can tell what became of it"
-                ),
-                arguments,
-                fingerprint,
-            ),
-        };
-        let mut details = differences("", then, now);
-        for (path, hash) in &fingerprint.files {
-            if old.files.get(path).is_some_and(|before| before != hash) {
-                details.push(format!("content of {} differs", path.display()));
-            }
-        }
-        if details.is_empty() {
-            details.push("the task's module changed".into());
-        }
-        details.push("to keep what was done: put the old value back, and run again".into());
-        details.push(format!(
-            "or record an answer: `kaapana-agent resolve PLAYBOOK '{identity}' --done|--redo --reason TEXT`"
-        ));
-        (why, details)
-    }
-}
-
-/// Lists where two argument values differ: `path: old -> new`.
-fn differences(path: &str, old: &Value, new: &Value) -> Vec<String> {
-    match (old, new) {
-        (Value::Object(old), Value::Object(new)) => {
-            let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
-            keys.sort();
-            keys.dedup();
-            let null = Value::Null;
-            keys.into_iter()
-                .flat_map(|key| {
-                    let path = if path.is_empty() {
-                        key.clone()
-                    } else {
-                        format!("{path}.{key}")
-                    };
-                    let (old, new) = (old.get(key).unwrap_or(&null), new.get(key).unwrap_or(&null));
-                    differences(&path, old, new)
-                })
-                .collect()
-        }
-        (old, new) if old == new => Vec::new(),
-        (old, new) => {
-            let show = |value: &Value| match value {
-                Value::Null => "(not given)".to_owned(),
-                value => text_of_value(value),
-            };
-            vec![format!("{path}: {} -> {}", show(old), show(new))]
-        }
-    }
-}
-
 /// Keys for the items of a loop.
 pub(super) fn keyed(items: Vec<Value>, labels: &[Option<String>]) -> Vec<LoopItem> {
     let keys = item_keys(&items, labels);
@@ -417,20 +347,4 @@ pub(super) fn keyed(items: Vec<Value>, labels: &[Option<String>]) -> Vec<LoopIte
         .enumerate()
         .map(|(index, (value, key))| LoopItem { key, value, index })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn differences_name_the_path_and_both_values() {
-        let found = differences(
-            "",
-            &json!({"src": "/a", "env": {"X": "1"}, "same": true}),
-            &json!({"src": "/b", "env": {"X": "1", "Y": "2"}, "same": true}),
-        );
-        assert_eq!(found, ["env.Y: (not given) -> 2", "src: /a -> /b"]);
-    }
 }

@@ -1,50 +1,202 @@
 //! An operator's answer about a task, put into the journal.
 
-use super::run::{Engine, RunError, run_id};
-use super::unit::Look;
-use crate::playbook::model::{Block, Item, Task};
-use crate::state::{Answer, Body, Fingerprint, History, Journal, Lock, TaskHistory};
-
 use super::frame::Frame;
+use super::plan::Plan;
+use super::run::{Engine, RunError, run_id};
+use super::unit::{Look, Ready};
+use crate::modules::Advice;
+use crate::playbook::model::{Block, Item, Task};
+use crate::source::closest;
+use crate::state::{Answer, Body, Fingerprint, History, Journal, Lock, TaskHistory, seat};
+
+/// An answer that was recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The task's identity.
+    pub task: String,
+    /// What the journal knew of it.
+    pub was: String,
+    /// When the answer is right, and what it leads to; absent where the playbook no longer has the task.
+    pub right_when: Option<String>,
+}
+
+/// A task was named that the journal does not know, or not alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownTask {
+    /// The name.
+    pub task: String,
+    /// Identities that may be meant.
+    pub near: Vec<String>,
+    /// Whether all of them have the name.
+    pub ambiguous: bool,
+    /// Whether the playbook has the task, and it was never begun.
+    pub not_run_yet: bool,
+}
+
+impl std::fmt::Display for UnknownTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let task = &self.task;
+        if self.ambiguous {
+            write!(f, "`{task}` names several tasks")
+        } else if self.not_run_yet {
+            write!(f, "the task `{task}` has not run yet")
+        } else {
+            write!(f, "the journal knows no task `{task}`")
+        }
+    }
+}
+
+impl std::error::Error for UnknownTask {}
+
+impl UnknownTask {
+    /// Stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        if self.ambiguous {
+            "resolve::ambiguous_task"
+        } else {
+            "resolve::unknown_task"
+        }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn help(&self) -> String {
+        if self.ambiguous {
+            let quoted: Vec<String> = self.near.iter().map(|name| format!("'{name}'")).collect();
+            return format!("say which one: {}", quoted.join(", "));
+        }
+        if self.not_run_yet {
+            return "a run begins with it as soon as it comes to it; there is nothing to decide"
+                .into();
+        }
+        match self.near.first() {
+            Some(near) => format!("did you mean '{near}'? `status` lists all of them"),
+            None => "`status` lists the tasks; the whole line after the times is the name".into(),
+        }
+    }
+}
 
 impl Engine {
-    /// Records an answer about a task, named by its identity or the unique end of one. Returns the
-    /// identity, or `None` where the journal knows no such task.
+    /// Records an answer about a task, named by its identity or the unique end of one.
     ///
     /// # Errors
-    /// When the state is in use, damaged, or cannot be written.
-    pub fn resolve(
-        &self,
-        task: &str,
-        answer: Answer,
-        reason: &str,
-    ) -> Result<Option<String>, RunError> {
+    /// When no task has the name, or the state is in use, a copy, damaged, or cannot be written.
+    pub fn resolve(&self, task: &str, answer: Answer, reason: &str) -> Result<Resolved, RunError> {
         let run = run_id();
         let dir = self.state_dir();
         if !dir.path().is_dir() {
-            return Ok(None);
+            // Nothing was ever run: whatever the name, no task has it yet.
+            self.known(&History::default(), task)?;
         }
         let holder = format!("pid {}, resolving {task}", std::process::id());
         let _lock = Lock::take(&dir.lock(), &holder)?;
         let contents = self.journal()?;
+        let operator = &self.options.operator;
+        seat::refuse_copy(&dir.journal(), &contents, operator.machine.as_deref())?;
         let history = History::of(&contents.records);
-        let Some(identity) = known(&history, task) else {
-            return Ok(None);
-        };
-        let fingerprint = self.fingerprint_now(&identity, &history);
+        let identity = self.known(&history, task)?;
+        let (fingerprint, advice) = self.task_now(&identity, &history).unzip();
         let (mut journal, _) = Journal::open(&dir.journal(), &contents, &run)?;
         journal.append(Body::TaskResolved {
             task: identity.clone(),
             answer,
             reason: reason.to_owned(),
-            user: self.options.operator.user.clone(),
+            user: operator.user.clone(),
             fingerprint,
         })?;
-        Ok(Some(identity))
+        let right_when = advice.map(|advice| match answer {
+            Answer::Done => advice.done,
+            Answer::Redo => advice.redo,
+        });
+        Ok(Resolved {
+            was: history.task(&identity).map_or_else(String::new, standing),
+            right_when: right_when.map(|text| self.redactor.text(&text)),
+            task: identity,
+        })
     }
 
-    /// What the task depends on in the present playbook, where that can be told without running.
-    fn fingerprint_now(&self, identity: &str, history: &History) -> Option<Fingerprint> {
+    /// Plans a run whose operator wants some tasks again; returns their identities, too.
+    pub(super) fn plan_with_redo(
+        &self,
+        history: &History,
+    ) -> Result<(Vec<String>, Plan), RunError> {
+        let redo = self
+            .options
+            .redo
+            .iter()
+            .map(|task| self.known(history, task))
+            .collect::<Result<Vec<_>, _>>()?;
+        if redo.is_empty() {
+            return Ok((redo, self.plan(history)?));
+        }
+        let mut wanted = history.clone();
+        for task in &redo {
+            self.redo_in(&mut wanted, task);
+        }
+        let plan = self.plan(&wanted)?;
+        Ok((redo, plan))
+    }
+
+    pub(super) fn redo_in(&self, history: &mut History, task: &str) {
+        history.redo(task, &self.options.operator.user, &self.options.redo_reason);
+    }
+
+    /// Finds a task by its identity, or by the end of one if that is unique.
+    fn known(&self, history: &History, task: &str) -> Result<String, UnknownTask> {
+        if history.task(task).is_some() {
+            return Ok(task.to_owned());
+        }
+        let names: Vec<&str> = history.tasks().map(|(identity, _)| identity).collect();
+        let end = format!(" / {task}");
+        let item = format!(" / {task} [");
+        let exact: Vec<&str> = names
+            .iter()
+            .copied()
+            .filter(|name| name.ends_with(&end))
+            .collect();
+        if let [identity] = exact[..] {
+            return Ok(identity.to_owned());
+        }
+        let several: Vec<&str> = if exact.is_empty() {
+            let of_loop = names.iter().copied();
+            of_loop
+                .filter(|name| name.contains(&item) || name.starts_with(&format!("{task} [")))
+                .collect()
+        } else {
+            exact
+        };
+        let unknown = UnknownTask {
+            task: task.to_owned(),
+            near: Vec::new(),
+            ambiguous: false,
+            not_run_yet: false,
+        };
+        if !several.is_empty() {
+            return Err(UnknownTask {
+                near: several.into_iter().map(str::to_owned).collect(),
+                ambiguous: true,
+                ..unknown
+            });
+        }
+        let ends = names
+            .iter()
+            .map(|name| name.rsplit(" / ").next().unwrap_or(name));
+        let near = closest(task, ends).or_else(|| closest(task, names.iter().copied()));
+        let playbook_has = self
+            .identities
+            .names()
+            .any(|name| name == task || name.ends_with(&end));
+        Err(UnknownTask {
+            near: near.map(str::to_owned).into_iter().collect(),
+            not_run_yet: playbook_has,
+            ..unknown
+        })
+    }
+
+    /// What the task depends on in the present playbook, and what its module advises, where that can be
+    /// told without running.
+    fn task_now(&self, identity: &str, history: &History) -> Option<(Fingerprint, Advice)> {
         let root = self.root_scope();
         for (_, known) in history.tasks() {
             if let TaskHistory::Finished(finished) = known
@@ -78,7 +230,12 @@ impl Engine {
                         && let Ok(Look::Ready(ready)) =
                             self.look(&place, &self.unit_scope(&place), history, &[])
                     {
-                        return Some(ready.fingerprint);
+                        let Ready {
+                            fingerprint,
+                            module,
+                            ..
+                        } = *ready;
+                        return Some((fingerprint, module.advice(&self.looking_context())));
                     }
                 }
             }
@@ -107,18 +264,18 @@ fn collect<'p>(items: &'p [Item], frame: &Frame<'p>, found: &mut Vec<(&'p Task, 
     }
 }
 
-/// Finds a task by its identity, or by the end of one if that is unique.
-fn known(history: &History, task: &str) -> Option<String> {
-    if history.task(task).is_some() {
-        return Some(task.to_owned());
-    }
-    let end = format!(" / {task}");
-    let mut found = history
-        .tasks()
-        .map(|(identity, _)| identity)
-        .filter(|name| name.ends_with(&end));
-    match (found.next(), found.next()) {
-        (Some(identity), None) => Some(identity.to_owned()),
-        _ => None,
+/// Where a task stands, in a few words.
+fn standing(history: &TaskHistory) -> String {
+    match history {
+        TaskHistory::Finished(finished) => format!("done in run {}", finished.run),
+        TaskHistory::Failed { run, .. } => format!("failed in run {run}"),
+        TaskHistory::Interrupted(attempt) => {
+            format!(
+                "interrupted in run {} while `{}` was at work",
+                attempt.run, attempt.module
+            )
+        }
+        TaskHistory::Redo { user, .. } => format!("to be run again, as {user} said"),
+        TaskHistory::Skipped { condition } => format!("skipped, as `{condition}` was false"),
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 use super::identity::Identities;
 use super::options::RunOptions;
 use super::plan::PlanEntry;
+use super::resolve::UnknownTask;
 use super::session::Session;
 use super::task_log::EventSink;
 use crate::event::{Event, Stats, millis};
@@ -21,7 +22,10 @@ use crate::redact::Redactor;
 use crate::source::Problem;
 use crate::state::fingerprint::sha256_hex;
 use crate::state::journal::read_for;
-use crate::state::{Body, Contents, History, Journal, Lock, Outcome, StateDir, StateError};
+use crate::state::{
+    Answer, Body, Contents, History, HostLock, Journal, Lock, Outcome, Seat, StateDir, StateError,
+    seat,
+};
 
 /// A playbook, ready to be planned or run.
 pub struct Engine {
@@ -58,6 +62,15 @@ pub enum RunError {
     /// The playbook cannot run here as it is.
     #[error("the playbook cannot be run as it is")]
     Invalid(Vec<Problem>),
+    /// A task was named that the journal does not know, or not alone.
+    #[error(transparent)]
+    UnknownTask(Box<UnknownTask>),
+}
+
+impl From<UnknownTask> for RunError {
+    fn from(unknown: UnknownTask) -> Self {
+        Self::UnknownTask(Box::new(unknown))
+    }
 }
 
 impl From<StateError> for RunError {
@@ -152,9 +165,14 @@ impl Engine {
         );
         let _lock = Lock::take(&self.state.lock(), &holder)?;
         let contents = self.journal()?;
-        let history = History::of(&contents.records);
+        let path = self.state.journal();
+        let operator = &self.options.operator;
+        seat::refuse_copy(&path, &contents, operator.machine.as_deref())?;
+        // Another copy of this state may be at work, with a lock file of its own.
+        let mut _on_host = contents.state_id().map(HostLock::take).transpose()?;
+        let mut history = History::of(&contents.records);
         // Nothing is written, and nothing on the host touched, before the plan is known to be sound.
-        let plan = self.plan(&history)?;
+        let (redo, plan) = self.plan_with_redo(&history)?;
 
         let (mut journal, torn) = Journal::open(&self.state.journal(), &contents, &run)?;
         if let Some(torn) = torn {
@@ -171,17 +189,32 @@ impl Engine {
             Some(id) => id.to_owned(),
             None => {
                 let state_id = random_id();
+                _on_host = Some(HostLock::take(&state_id)?);
                 journal.append(Body::JournalCreated {
                     state_id: state_id.clone(),
                     playbook: self.name.clone(),
-                    host: self.options.operator.host.clone(),
+                    host: operator.host.clone(),
                 })?;
                 state_id
             }
         };
+        self.state.keep_id(&state_id)?;
         let started = Instant::now();
-        journal.append(self.run_started())?;
+        let here = Seat::of(&path, operator.machine.as_deref())?;
+        journal.append(self.run_started(here))?;
         events(self.run_started_event(&run));
+        for message in self.strange(&contents, &history) {
+            events(Event::Warning { message });
+        }
+        for task in redo {
+            history.add(&journal.append(Body::TaskResolved {
+                task,
+                answer: Answer::Redo,
+                reason: self.options.redo_reason.clone(),
+                user: operator.user.clone(),
+                fingerprint: None,
+            })?);
+        }
 
         let mut session = Session::new(self, events.clone(), history, Some(journal), run, state_id);
         let decisions: Vec<_> = plan.decisions();
@@ -220,8 +253,11 @@ impl Engine {
     }
 
     async fn predict(&self, events: &EventSink) -> Result<RunEnd, RunError> {
-        let history = History::of(&self.journal()?.records);
-        let plan = self.plan(&history)?;
+        let mut history = History::of(&self.journal()?.records);
+        let (redo, plan) = self.plan_with_redo(&history)?;
+        for task in &redo {
+            self.redo_in(&mut history, task);
+        }
         let started = Instant::now();
         let run = run_id();
         events(self.run_started_event(&run));
@@ -245,6 +281,32 @@ impl Engine {
         Ok(end)
     }
 
+    /// What is worth a word about where and when this run begins, and no reason to stop.
+    fn strange(&self, contents: &Contents, history: &History) -> Vec<String> {
+        let mut found = Vec::new();
+        let host = &self.options.operator.host;
+        if let Some(last) = history.runs.last()
+            && last.host != *host
+        {
+            found.push(format!(
+                "this host is called {host} now, and was called {} in run {}; it is the same machine \
+                 and the same state",
+                last.host, last.id
+            ));
+        }
+        let now = Timestamp::now();
+        if let Some(last) = contents.records.last()
+            && last.time > now
+        {
+            found.push(format!(
+                "the clock says {now}, and the journal's last record was written at {}: the clock went \
+                 back. The journal's order is kept by its numbers, its times may mislead",
+                last.time
+            ));
+        }
+        found
+    }
+
     fn run_started_event(&self, run: &str) -> Event {
         Event::RunStarted {
             run: run.to_owned(),
@@ -254,7 +316,7 @@ impl Engine {
         }
     }
 
-    fn run_started(&self) -> Body {
+    fn run_started(&self, seat: Seat) -> Body {
         let mut text = String::new();
         for source in &self.playbook.sources {
             text.push_str(&sha256_hex(source.text.as_bytes()));
@@ -273,6 +335,7 @@ impl Engine {
                 .iter()
                 .map(|word| self.redactor.text(word))
                 .collect(),
+            seat: Some(seat),
         }
     }
 
@@ -389,7 +452,8 @@ pub fn playbook_name(path: &Path) -> String {
 }
 
 /// A run's id: sorts by time, unique on a host.
-pub(super) fn run_id() -> String {
+#[must_use]
+pub fn run_id() -> String {
     let now = Timestamp::now();
     format!("{}-{}", now.strftime("%Y%m%dT%H%M%SZ"), &random_id()[..4])
 }

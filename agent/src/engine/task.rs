@@ -15,7 +15,7 @@ use crate::event::{Event, Status, millis};
 use crate::playbook::model::{Loop, Task};
 use crate::playbook::template::Scope;
 use crate::source::Problem;
-use crate::state::{Attempt, Body, Fingerprint, Finished, How, TaskStatus};
+use crate::state::{Attempt, Body, Fingerprint, Finished, How, TaskHistory, TaskStatus};
 
 /// How a unit ended.
 pub(super) struct UnitEnd {
@@ -109,7 +109,7 @@ impl<'p> Session<'p> {
             }
             Err(problem) => return self.not_runnable(place, &problem),
         };
-        let next = Next::of(&ready, &place.identity);
+        let next = Next::of(engine, &ready, &place.identity);
         let Ready {
             module,
             shown,
@@ -197,6 +197,13 @@ impl<'p> Session<'p> {
         problem: &Problem,
     ) -> Result<UnitEnd, Stop> {
         let failure = Failure::of_problem(problem);
+        // What was done stays done, and an open attempt stays open: nothing was found out about either.
+        if matches!(
+            self.history.task(&place.identity),
+            Some(TaskHistory::Finished(_) | TaskHistory::Interrupted(_))
+        ) {
+            return Ok(self.told_only(place, &failure, Instant::now()));
+        }
         let fingerprint = Fingerprint {
             arguments: String::new(),
             files: Default::default(),
@@ -332,7 +339,7 @@ impl<'p> Session<'p> {
 }
 
 impl Next {
-    fn of(ready: &Ready<'_>, identity: &str) -> Self {
+    fn of(engine: &Engine, ready: &Ready<'_>, identity: &str) -> Self {
         match &ready.decision {
             Decision::Done(finished) => Self::Done(Box::new((*finished).clone())),
             Decision::Adopt { from, finished } => Self::Adopt {
@@ -347,7 +354,12 @@ impl Next {
             }
             Decision::Recover(attempt) => Self::Recover(Box::new((*attempt).clone())),
             Decision::Ask(question) => {
-                let (why, details) = question.describe(identity, &ready.shown, &ready.fingerprint);
+                let (why, details) = engine.ask_about_changed(
+                    identity,
+                    question,
+                    (&ready.shown, &ready.fingerprint),
+                    &ready.module.advice(&engine.looking_context()),
+                );
                 Self::Ask { why, details }
             }
         }

@@ -12,5 +12,5 @@ pub mod registry;
 pub use context::{Progress, ServiceHandle, TaskContext};
 pub use error::{ModuleError, ModuleFailure};
 pub use module::{
-    Kind, Module, ModuleSpec, Outcome, OutputFile, Plan, Recovery, TypedModule, spec_of,
+    Advice, Kind, Module, ModuleSpec, Outcome, OutputFile, Plan, Recovery, TypedModule, spec_of,
 };

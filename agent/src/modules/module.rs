@@ -112,6 +112,17 @@ pub enum Recovery {
     },
 }
 
+/// What helps an operator to answer for a task whose effect the agent cannot judge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advice {
+    /// What to look at, with the command to look with where there is one.
+    pub look: String,
+    /// When "it is done" is the right answer; completes "right when …".
+    pub done: String,
+    /// When "run it again" is the right answer, and what it then does; completes "right when …".
+    pub redo: String,
+}
+
 /// One task's work, its arguments already rendered and typed.
 #[async_trait]
 pub trait Module: Send + Sync {
@@ -131,13 +142,24 @@ pub trait Module: Send + Sync {
 
     /// Brings the effect about. When this returns `Ok`, the effect is durable (fsynced).
     ///
-    /// When `ctx.cancel` fires, stops its work, cleans up what it left, and returns
+    /// When `ctx.cancel` fires, stops its work, cleans up what it left (but for what a later attempt
+    /// completes), and returns
     /// [`ModuleError::Cancelled`].
     async fn apply(&self, ctx: &TaskContext, intent: &Value) -> Result<Outcome, ModuleError>;
 
     /// Tells what became of an attempt that never finished (SIGKILL, power loss), given the intent
     /// that was journaled for it and the attempt's id in `ctx.interrupted_attempt`.
     async fn recover(&self, ctx: &TaskContext, intent: &Value) -> Result<Recovery, ModuleError>;
+
+    /// Says where an operator should look who has to answer for this task, and which answer is right
+    /// when. Looks at nothing itself.
+    fn advice(&self, _ctx: &TaskContext) -> Advice {
+        Advice {
+            look: "whether the effect of this task is on the host, whole".into(),
+            done: "all of it is there".into(),
+            redo: "nothing of it is there, or having it twice does no harm".into(),
+        }
+    }
 }
 
 /// A module's static side: what the registry, the validator and the reference pages need.

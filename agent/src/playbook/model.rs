@@ -189,7 +189,27 @@ pub struct Task {
     /// `changed_when`: expressions, all of them.
     pub changed_when: Vec<Node>,
     /// `done_when`: tells whether the effect is already there.
-    pub done_when: Vec<Node>,
+    pub done_when: DoneWhen,
+}
+
+/// Name under which the expressions of `done_when` see what its probe found.
+pub const PROBE: &str = "probe";
+
+/// By what a task's effect is recognised.
+#[derive(Debug, Clone, Default)]
+pub struct DoneWhen {
+    /// A module that only looks, with its arguments; asked anew whenever the task is about to run.
+    pub probe: Option<(&'static ModuleSpec, Node)>,
+    /// Expressions; all must be true.
+    pub that: Vec<Node>,
+}
+
+impl DoneWhen {
+    /// Tells whether the task has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.that.is_empty()
+    }
 }
 
 /// A loop.

@@ -62,7 +62,7 @@ fn word(action: PlanAction) -> (&'static str, Ink) {
 
 /// Renders what an operator has to decide.
 #[must_use]
-pub fn decisions(entries: &[PlanEntry], playbook: &str, style: Style) -> String {
+pub fn decisions(entries: &[PlanEntry], style: Style) -> String {
     let mut out = String::new();
     for entry in entries {
         let _ = writeln!(
@@ -73,7 +73,7 @@ pub fn decisions(entries: &[PlanEntry], playbook: &str, style: Style) -> String 
             entry.why
         );
         for detail in &entry.details {
-            let _ = writeln!(out, "  - {}", detail.replace("PLAYBOOK", playbook));
+            let _ = writeln!(out, "  - {detail}");
         }
     }
     out

@@ -6,6 +6,7 @@
 //!
 //! # Format versions
 //! - 1: first version.
+//! - 2: `run_started` has `seat`; the record `state_adopted`.
 //!
 //! A reader accepts any version up to its own; a newer one is refused with the version to use.
 
@@ -19,7 +20,7 @@ use serde_json::Value;
 use super::fingerprint::{Fingerprint, sha256_hex};
 
 /// Version that this binary writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// `prev` of the first record.
 pub const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -71,6 +72,20 @@ pub enum Body {
         agent_version: String,
         /// Command line, secrets hidden.
         arguments: Vec<String>,
+        /// Where the journal lay.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seat: Option<Seat>,
+    },
+    /// An operator said that this copy of the journal is the one that goes on.
+    StateAdopted {
+        /// Where it lies now.
+        seat: Seat,
+        /// Why.
+        reason: String,
+        /// Who.
+        user: String,
+        /// Name of the host.
+        host: String,
     },
     /// A task is about to have its effect.
     TaskStarted {
@@ -178,6 +193,19 @@ pub enum Body {
         /// Wall time in milliseconds.
         duration_ms: u64,
     },
+}
+
+/// By what a journal's own file is told from a copy of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// SHA-256 over systemd's id of the machine, the first 16 hex digits; absent where there is no id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// Inode of the file.
+    pub inode: u64,
+    /// When the file was made, where the filesystem knows: a copy is younger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Timestamp>,
 }
 
 /// How a task ended.

@@ -184,7 +184,11 @@ impl History {
                 self.pending_handlers.retain(|handler| handler != task);
             }
             Body::TaskSkipped { task, condition } => {
-                if !matches!(self.tasks.get(task), Some(TaskHistory::Finished(_))) {
+                // Only what was never begun is skipped: an open attempt or a failure stays one.
+                if matches!(
+                    self.tasks.get(task),
+                    None | Some(TaskHistory::Skipped { .. })
+                ) {
                     self.set(
                         task,
                         TaskHistory::Skipped {
@@ -206,9 +210,19 @@ impl History {
                 }
             }
             Body::JournalCreated { .. }
+            | Body::StateAdopted { .. }
             | Body::ServiceStarted { .. }
             | Body::ServiceStopped { .. } => {}
         }
+    }
+
+    /// Takes in that an operator wants a task to run again.
+    pub fn redo(&mut self, task: &str, user: &str, reason: &str) {
+        let redo = TaskHistory::Redo {
+            user: user.to_owned(),
+            reason: reason.to_owned(),
+        };
+        self.set(task, redo);
     }
 
     /// What is known about a task.

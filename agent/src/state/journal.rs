@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::error::StateError;
 use super::format::{self, Body, FORMAT_VERSION, Record};
@@ -36,6 +38,31 @@ impl StateDir {
     #[must_use]
     pub fn journal(&self) -> PathBuf {
         self.root.join("journal.jsonl")
+    }
+
+    /// The file that keeps the state's id beside the journal, so that a journal which was lost or exchanged
+    /// is noticed.
+    #[must_use]
+    pub fn id(&self) -> PathBuf {
+        self.root.join("state-id")
+    }
+
+    /// Writes the state's id beside the journal that has it in its first record.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn keep_id(&self, state_id: &str) -> Result<(), StateError> {
+        let path = self.id();
+        if path.exists() {
+            return Ok(());
+        }
+        let half = self.root.join("state-id.partial");
+        let mut file = private_file(&half, true)?;
+        writeln!(file, "{state_id}")
+            .and_then(|()| file.sync_all())
+            .map_err(StateError::io("write", &half))?;
+        fs::rename(&half, &path).map_err(StateError::io("create", &path))?;
+        sync_directory(&self.root)
     }
 
     /// The lock file.
@@ -80,8 +107,14 @@ pub struct Journal {
     next_seq: u64,
     head: String,
     length: u64,
+    /// Up to where the filesystem has promised space.
+    reserved: u64,
     poisoned: bool,
 }
+
+/// Space that is set aside before a task starts, so that its end can be recorded whatever else fills the
+/// disk meanwhile.
+const RESERVE_BYTES: u64 = 256 * 1024;
 
 /// A torn tail that was set aside when the journal was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +165,7 @@ impl Journal {
             next_seq: contents.records.len() as u64 + 1,
             head: contents.head.clone(),
             length: contents.whole,
+            reserved: contents.whole,
             poisoned: false,
         };
         Ok((journal, set_aside))
@@ -147,6 +181,9 @@ impl Journal {
             return Err(StateError::Poisoned {
                 path: self.path.clone(),
             });
+        }
+        if matches!(body, Body::TaskStarted { .. }) {
+            self.reserve()?;
         }
         let record = Record {
             v: FORMAT_VERSION,
@@ -173,6 +210,28 @@ impl Journal {
         self.next_seq += 1;
         self.head = hash;
         Ok(record)
+    }
+
+    /// Asks the filesystem for the space of the records to come. The file's length stays, so what a crash
+    /// leaves behind is no more than before.
+    fn reserve(&mut self) -> Result<(), StateError> {
+        if self.reserved >= self.length + RESERVE_BYTES / 2 {
+            return Ok(());
+        }
+        let offset = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let wanted = fallocate(
+            &self.file,
+            FallocateFlags::FALLOC_FL_KEEP_SIZE,
+            offset(self.length),
+            offset(RESERVE_BYTES),
+        );
+        match wanted {
+            Ok(()) => self.reserved = self.length + RESERVE_BYTES,
+            // A filesystem that promises nothing may still have the space.
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => self.reserved = u64::MAX,
+            Err(error) => return Err(StateError::io("append to", &self.path)(error.into())),
+        }
+        Ok(())
     }
 
     /// Hash of the last record.
@@ -213,10 +272,29 @@ fn sync_directory(path: &Path) -> Result<(), StateError> {
 /// Reads the journal of a playbook and checks that it is that playbook's.
 ///
 /// # Errors
-/// As [`reader::read`], and [`StateError::Foreign`].
+/// As [`reader::read`]; [`StateError::Foreign`], [`StateError::ForeignState`], [`StateError::Lost`].
 pub fn read_for(dir: &StateDir, playbook: &str) -> Result<Contents, StateError> {
     let path = dir.journal();
     let contents = reader::read(&path)?;
+    let kept = fs::read_to_string(dir.id()).unwrap_or_default();
+    match (contents.state_id(), kept.trim()) {
+        (_, "") => {}
+        (None, id) if contents.records.is_empty() => {
+            return Err(StateError::Lost {
+                how: if path.exists() { "empty" } else { "gone" },
+                path,
+                state_id: id.to_owned(),
+            });
+        }
+        (Some(found), id) if found != id => {
+            return Err(StateError::ForeignState {
+                path,
+                found: found.to_owned(),
+                expected: id.to_owned(),
+            });
+        }
+        _ => {}
+    }
     match contents.records.first().map(|record| &record.body) {
         Some(Body::JournalCreated {
             playbook: found, ..
@@ -230,138 +308,5 @@ pub fn read_for(dir: &StateDir, playbook: &str) -> Result<Contents, StateError> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read;
-
-    fn created() -> Body {
-        Body::JournalCreated {
-            state_id: "s".into(),
-            playbook: "p".into(),
-            host: "h".into(),
-        }
-    }
-
-    fn skipped(task: &str) -> Body {
-        Body::TaskSkipped {
-            task: task.into(),
-            condition: "x".into(),
-        }
-    }
-
-    /// A journal of four records and its path.
-    fn sample() -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let path = dir.path().join("journal.jsonl");
-        let contents = reader::read(&path).expect("empty");
-        let (mut journal, _) = Journal::open(&path, &contents, "r1").expect("open");
-        for body in [created(), skipped("a"), skipped("b"), skipped("c")] {
-            journal.append(body).expect("append");
-        }
-        (dir, path)
-    }
-
-    fn lines(path: &Path) -> Vec<String> {
-        fs::read_to_string(path)
-            .expect("read")
-            .lines()
-            .map(str::to_owned)
-            .collect()
-    }
-
-    fn rewrite(path: &Path, lines: &[String]) {
-        fs::write(
-            path,
-            lines
-                .iter()
-                .map(|line| format!("{line}\n"))
-                .collect::<String>(),
-        )
-        .expect("write");
-    }
-
-    #[test]
-    fn a_torn_last_line_is_set_aside_and_the_journal_goes_on() {
-        let (_dir, path) = sample();
-        let text = fs::read(&path).expect("read");
-        fs::write(&path, &text[..text.len() - 20]).expect("cut");
-        let contents = reader::read(&path).expect("torn tails are normal");
-        assert_eq!(contents.records.len(), 3);
-        let (mut journal, aside) = Journal::open(&path, &contents, "r2").expect("open");
-        let aside = aside.expect("the tail was torn");
-        let mut kept = Vec::new();
-        File::open(&aside.path)
-            .expect("open")
-            .read_to_end(&mut kept)
-            .expect("read");
-        assert_eq!(kept, contents.torn);
-        journal.append(skipped("d")).expect("append");
-        assert_eq!(reader::read(&path).expect("whole again").records.len(), 4);
-    }
-
-    #[test]
-    fn a_tail_of_zeros_after_a_power_loss_is_a_torn_tail() {
-        let (_dir, path) = sample();
-        let mut text = fs::read(&path).expect("read");
-        text.extend([0; 512]);
-        fs::write(&path, text).expect("write");
-        let contents = reader::read(&path).expect("zeros are a torn tail");
-        assert_eq!((contents.records.len(), contents.torn.len()), (4, 512));
-    }
-
-    #[test]
-    fn removed_swapped_and_altered_lines_are_told_apart_with_their_number() {
-        let (_dir, path) = sample();
-        let good = lines(&path);
-
-        let mut removed = good.clone();
-        removed.remove(1);
-        rewrite(&path, &removed);
-        assert!(matches!(
-            reader::read(&path),
-            Err(StateError::BrokenChain { line: 2, .. })
-        ));
-
-        let mut swapped = good.clone();
-        swapped.swap(1, 2);
-        rewrite(&path, &swapped);
-        assert!(matches!(
-            reader::read(&path),
-            Err(StateError::BrokenChain { line: 2, .. })
-        ));
-
-        let mut altered = good.clone();
-        altered[2] = altered[2].replace("\"task\":\"b\"", "\"task\":\"z\"");
-        rewrite(&path, &altered);
-        assert!(matches!(
-            reader::read(&path),
-            Err(StateError::Damaged { line: 3, .. })
-        ));
-    }
-
-    #[test]
-    fn a_line_from_another_journal_with_a_fitting_number_breaks_the_chain() {
-        let (_dir, path) = sample();
-        let (_other_dir, other) = sample();
-        let mut mixed = lines(&path);
-        mixed[2] = lines(&other)[2].clone();
-        rewrite(&path, &mixed);
-        assert!(matches!(
-            reader::read(&path),
-            Err(StateError::BrokenChain { line: 3, .. })
-        ));
-    }
-
-    #[test]
-    fn a_journal_of_another_playbook_is_refused() {
-        let (dir, _) = sample();
-        let state = StateDir {
-            root: dir.path().to_path_buf(),
-        };
-        assert!(matches!(
-            read_for(&state, "q"),
-            Err(StateError::Foreign { .. })
-        ));
-        assert!(read_for(&state, "p").is_ok());
-    }
-}
+#[path = "journal_tests.rs"]
+mod tests;

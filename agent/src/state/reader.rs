@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::error::StateError;
+use super::error::{ChainBreak, StateError};
 use super::format::{self, Body, FORMAT_VERSION, LineError, NO_HASH, Record};
 
 /// A journal's content.
@@ -35,13 +35,10 @@ impl Contents {
 /// meanwhile is either read whole or counts as a torn tail.
 ///
 /// # Errors
-/// Anything but a torn tail: an altered, removed, inserted or swapped line, a newer format.
+/// Anything but a torn tail: an altered, removed, inserted, swapped or replaced line, a newer format,
+/// something that is no file.
 pub fn read(path: &Path) -> Result<Contents, StateError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(source) => return Err(StateError::io("read", path)(source)),
-    };
+    let bytes = bytes_of(path)?;
     // After a power loss the file may have its new length but not yet its new content: zeros.
     let written = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
     let end_of_line = |bytes: &[u8]| {
@@ -53,7 +50,7 @@ pub fn read(path: &Path) -> Result<Contents, StateError> {
     let mut whole = end_of_line(&bytes[..written]);
     // Its blocks may also arrive out of order: zeros inside the last line are no alteration either.
     let last = end_of_line(&bytes[..whole.saturating_sub(1)]);
-    if bytes[last..whole].contains(&0) {
+    if has_unwritten_block(&bytes[..written], last, whole) {
         whole = last;
     }
 
@@ -63,10 +60,10 @@ pub fn read(path: &Path) -> Result<Contents, StateError> {
         whole: whole as u64,
         torn: bytes[whole..].to_vec(),
     };
-    for (index, line) in bytes[..whole]
+    let lines: Vec<&[u8]> = bytes[..whole]
         .split_inclusive(|byte| *byte == b'\n')
-        .enumerate()
-    {
+        .collect();
+    for (index, line) in lines.iter().enumerate() {
         let number = index + 1;
         let damaged = |source| match source {
             LineError::Newer(version) => StateError::Newer {
@@ -84,28 +81,105 @@ pub fn read(path: &Path) -> Result<Contents, StateError> {
         let text = std::str::from_utf8(&line[..line.len() - 1])
             .map_err(|e| damaged(LineError::NotARecord(e.to_string())))?;
         let (record, hash) = format::from_line(text).map_err(damaged)?;
-        let broken = |what: String| StateError::BrokenChain {
-            path: path.to_path_buf(),
-            line: number,
-            what,
-        };
         let expected = index as u64 + 1;
-        if record.seq != expected {
-            return Err(broken(format!(
-                "record {expected} was expected here and record {} stands here: lines were removed, \
-                 inserted or swapped",
-                record.seq
-            )));
-        }
-        if record.prev != contents.head {
-            return Err(broken(
-                "this record does not follow the one before it: the line before was replaced, or \
-                 this one comes from another journal"
-                    .into(),
-            ));
+        if record.seq != expected || record.prev != contents.head {
+            return Err(StateError::BrokenChain {
+                path: path.to_path_buf(),
+                line: number,
+                what: what_happened(&lines, index, &record, &contents.head),
+            });
         }
         contents.head = hash;
         contents.records.push(record);
     }
+    refuse_altered_end(path, &contents, lines.len())?;
     Ok(contents)
+}
+
+/// Reads the file's bytes; none where there is no file.
+fn bytes_of(path: &Path) -> Result<Vec<u8>, StateError> {
+    let found = match fs::metadata(path) {
+        Ok(meta) if meta.is_file() => None,
+        Ok(meta) if meta.is_dir() => Some("a directory"),
+        Ok(_) => Some("no regular file"),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(StateError::io("read", path)(source)),
+    };
+    if let Some(found) = found {
+        return Err(StateError::NotAFile {
+            path: path.to_path_buf(),
+            found,
+        });
+    }
+    fs::read(path).map_err(StateError::io("read", path))
+}
+
+/// Smallest piece that a disk writes whole.
+const SECTOR: usize = 512;
+
+/// Tells whether a line (`from..to`) holds zeros that a power loss can have left: a run of them that
+/// begins or ends with a sector, or with the line. A zero in the middle of a sector is an alteration.
+fn has_unwritten_block(bytes: &[u8], from: usize, to: usize) -> bool {
+    let mut at = from;
+    while let Some(begin) = bytes[at..to].iter().position(|byte| *byte == 0) {
+        let begin = at + begin;
+        let length = bytes[begin..to]
+            .iter()
+            .take_while(|byte| **byte == 0)
+            .count();
+        let end = begin + length;
+        let bounded = |place: usize| place.is_multiple_of(SECTOR) || place == from;
+        if bounded(begin) || end.is_multiple_of(SECTOR) {
+            return true;
+        }
+        at = end;
+    }
+    false
+}
+
+/// An append that was cut short holds the beginning of a record, never a whole record with another end
+/// than the line's: there the end itself was altered.
+fn refuse_altered_end(path: &Path, contents: &Contents, lines: usize) -> Result<(), StateError> {
+    let Some((_, line)) = contents.torn.split_last() else {
+        return Ok(());
+    };
+    let whole = std::str::from_utf8(line)
+        .ok()
+        .and_then(|text| format::from_line(text).ok());
+    match whole {
+        Some((record, _)) if record.prev == contents.head => Err(StateError::Damaged {
+            path: path.to_path_buf(),
+            line: lines + 1,
+            source: LineError::Altered,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Tells what was done to the lines, from the first record that does not follow the one before it.
+fn what_happened(lines: &[&[u8]], index: usize, found: &Record, head: &str) -> ChainBreak {
+    let expected = index as u64 + 1;
+    let belongs_here = |line: &&[u8]| {
+        let text = std::str::from_utf8(line).ok()?.trim_end_matches('\n');
+        let (record, _) = format::from_line(text).ok()?;
+        (record.seq == expected && record.prev == head).then_some(())
+    };
+    let later = lines[index + 1..]
+        .iter()
+        .position(|line| belongs_here(line).is_some());
+    match later {
+        Some(after) if found.seq > expected => ChainBreak::Swapped {
+            expected,
+            stands: index + 2 + after,
+        },
+        None if found.seq > expected => ChainBreak::Removed {
+            from: expected,
+            to: found.seq - 1,
+        },
+        None if found.seq == expected => ChainBreak::Replaced { number: expected },
+        _ => ChainBreak::Inserted {
+            number: found.seq,
+            expected,
+        },
+    }
 }

@@ -14,7 +14,7 @@ use super::glob::first_match;
 use super::process::{Ended, Invocation, run};
 use super::words;
 use crate::modules::{
-    Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
+    Advice, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
 };
 
 /// Runs a program without a shell.
@@ -215,6 +215,26 @@ impl Call {
     }
 }
 
+/// What to tell who must answer for a command.
+fn advice(line: &str, tells: [Option<&PathBuf>; 2]) -> Advice {
+    let program = line.split_whitespace().next().unwrap_or(line);
+    let program = program.rsplit('/').next().unwrap_or(program);
+    let tell = match tells {
+        [Some(creates), _] => format!("; {} comes with its end", creates.display()),
+        [_, Some(removes)] => format!("; {} goes with its end", removes.display()),
+        _ => String::new(),
+    };
+    Advice {
+        look: format!(
+            "whether it still runs (`pgrep -af {program}`), and at what it changes{tell}"
+        ),
+        done: "it came to its end, or all that it changes is changed".into(),
+        redo: "it no longer runs, and its first half may be repeated: it runs again from its \
+               beginning"
+            .into(),
+    }
+}
+
 fn input(stdin: Option<&String>, newline: bool) -> Option<String> {
     stdin.map(|text| match newline {
         true => format!("{text}\n"),
@@ -339,6 +359,14 @@ impl Module for CommandModule {
     async fn recover(&self, ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {
         Ok(self.call(ctx)?.recover())
     }
+
+    fn advice(&self, _ctx: &TaskContext) -> Advice {
+        let line = self
+            .cmd
+            .clone()
+            .unwrap_or_else(|| self.argv.clone().unwrap_or_default().join(" "));
+        advice(&line, [self.creates.as_ref(), self.removes.as_ref()])
+    }
 }
 
 #[async_trait]
@@ -353,6 +381,11 @@ impl Module for ShellModule {
 
     async fn recover(&self, ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {
         Ok(self.call(ctx)?.recover())
+    }
+
+    fn advice(&self, _ctx: &TaskContext) -> Advice {
+        let line = self.cmd.trim().to_owned();
+        advice(&line, [self.creates.as_ref(), self.removes.as_ref()])
     }
 }
 

@@ -13,7 +13,7 @@ use super::exec::{ExecRequest, ExecStreams, run};
 use super::lifecycle;
 use crate::modules::context::TaskContext;
 use crate::modules::error::ModuleError;
-use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
+use crate::modules::module::{Advice, Kind, Module, Outcome, Plan, Recovery, TypedModule};
 
 /// Runs a command in a running container, without a terminal.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -185,5 +185,22 @@ impl Module for DockerContainerExec {
             doing: format!("running `{}` in a container", words.join(" ")),
             found: "what the command has done cannot be told from outside".into(),
         })
+    }
+
+    fn advice(&self, ctx: &TaskContext) -> Advice {
+        let service = ctx
+            .service(None)
+            .map(|service| service.container_name.as_str());
+        let container = self.container.as_deref().or(service).unwrap_or("CONTAINER");
+        Advice {
+            look: format!(
+                "whether it still runs in there (`docker top {container}`), and at what it changes \
+                 (`docker exec {container} …`)"
+            ),
+            done: "it came to its end, or all that it changes is changed".into(),
+            redo: "it no longer runs, and its first half may be repeated: it runs again from its \
+                   beginning"
+                .into(),
+        }
     }
 }

@@ -18,6 +18,7 @@ mod result;
 mod sizes;
 mod stat;
 mod tree_copy;
+mod tree_resume;
 mod tree_verify;
 mod users;
 mod walk;

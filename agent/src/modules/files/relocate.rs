@@ -24,7 +24,7 @@ use super::users::refuse_in_use;
 use super::walk::{TreeSize, tree_size};
 use crate::modules::error::PathError;
 use crate::modules::{
-    Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
+    Advice, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
 };
 
 /// Moves a file or directory to a name that must be free, exactly once.
@@ -139,11 +139,18 @@ impl MoveModule {
             }
             .into());
         };
+        let identity = Identity::of(&meta);
         let size = match method {
             Method::Copy => {
                 let size = tree_size(&src, ctx)?;
                 let (free, _) = free_bytes(&parent)?;
-                if size.allocated_bytes > free {
+                // What an interrupted attempt copied is completed, and takes no room twice.
+                let begun = partial_of(&dest, identity);
+                let there = match metadata_of(&begun)? {
+                    Some(_) => tree_size(&begun, ctx)?.allocated_bytes,
+                    None => 0,
+                };
+                if size.allocated_bytes > free.saturating_add(there) {
                     return Err(FilesError::NotEnoughSpace {
                         mount: mounts.describe(&parent),
                         path: parent,
@@ -162,7 +169,7 @@ impl MoveModule {
         Ok(Intent {
             src,
             dest,
-            identity: Identity::of(&meta),
+            identity,
             dest_parent: Identity::of(&dest_parent),
             method,
             size,
@@ -189,11 +196,22 @@ impl MoveModule {
     }
 }
 
+/// Where a copy grows. The name is the source's, not the attempt's: the next attempt completes what it
+/// finds there.
+fn partial_of(dest: &Path, source: Identity) -> PathBuf {
+    sibling(
+        dest,
+        "partial",
+        &format!("{:x}-{:x}", source.dev, source.ino),
+    )
+}
+
 fn copy_then_remove(ctx: &TaskContext, intent: &Intent) -> FilesResult<Outcome> {
-    let partial = sibling(&intent.dest, "partial", &ctx.attempt);
-    remove_if_there(&partial)?;
+    let partial = partial_of(&intent.dest, intent.identity);
     let copied = match copy_tree(&intent.src, &partial, ctx) {
         Ok(copied) => copied,
+        // Hours of work, perhaps: the next run goes on with it.
+        Err(ModuleError::Cancelled) => return Err(ModuleError::Cancelled),
         Err(error) => {
             // The first error is the one to report; `recover` removes what stays.
             let _ = remove_if_there(&partial);
@@ -213,7 +231,9 @@ fn copy_then_remove(ctx: &TaskContext, intent: &Intent) -> FilesResult<Outcome> 
         return Err(error);
     }
     remove_source(ctx, intent, &ctx.attempt)?;
-    done(intent, Some(copied.size))
+    Ok(done(intent, Some(copied.size))?
+        .with("copied_bytes", copied.copied_bytes)
+        .with("kept_bytes", copied.kept_bytes))
 }
 
 /// The copy has the name; takes the source away, and the marker last.
@@ -308,7 +328,7 @@ fn recover_copy(
     let copy_arrived = dest.is_some() && verified.map(|verified| verified.copy) == dest;
     let waiting = Identity::at(&waiting_name(&intent.src, attempt))? == Some(intent.identity);
     if untouched && dest.is_none() {
-        remove_if_there(&sibling(&intent.dest, "partial", attempt))?;
+        // The half copy stays: the next attempt compares it with the source and completes it.
         remove_if_there(&sibling(&marker, "partial", attempt))?;
         remove_if_there(&marker)?;
         return Ok(Some(Recovery::NotDone));
@@ -360,6 +380,23 @@ impl Module for MoveModule {
     async fn recover(&self, ctx: &TaskContext, intent: &Value) -> Result<Recovery, ModuleError> {
         let intent = read_intent(intent)?;
         blocking(self, ctx, move |_, ctx| recover(ctx, &intent)).await
+    }
+
+    fn advice(&self, ctx: &TaskContext) -> Advice {
+        let (src, dest) = (ctx.resolve(&self.src), ctx.resolve(&self.dest));
+        let (src, dest) = (src.display(), dest.display());
+        Advice {
+            look: format!(
+                "which of them holds the data: `ls -lad {src} {dest}`, `du -sh {src} {dest}`"
+            ),
+            done: format!(
+                "{dest} holds all of it; a {src} that is still there stays, and is yours to remove"
+            ),
+            redo: format!(
+                "{src} holds all of it, and {dest} has been moved away: {src} is moved; nothing is \
+                 overwritten"
+            ),
+        }
     }
 }
 

@@ -242,18 +242,17 @@ async fn a_full_target_is_found_before_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_cancelled_copy_leaves_source_and_target_as_they_were() {
+async fn a_cancelled_copy_is_completed_by_the_next_attempt_which_believes_nothing() {
     let mut scene = Scene::new();
     let other = Tmpfs::mount();
-    let module = scene.module(
-        &other.path().join("dest"),
-        json!({"cross_filesystem": true}),
-    );
+    let dest = other.path().join("dest");
+    let module = scene.module(&dest, json!({"cross_filesystem": true}));
     let intent = module.prepare(&scene.ctx).await.expect("prepare");
     let cancel = scene.ctx.cancel.clone();
     scene.ctx.progress = crate::modules::Progress::new(
         move |done, _, _, _| {
-            if done > 0 {
+            // In the middle of the large file, which comes before the sparse one.
+            if done > 2 * 1024 * 1024 {
                 cancel.cancel()
             }
         },
@@ -264,8 +263,49 @@ async fn a_cancelled_copy_leaves_source_and_target_as_they_were() {
         matches!(stopped, Err(ModuleError::Cancelled)),
         "{stopped:?}"
     );
-    assert_eq!(names(other.path()), [""; 0]);
-    assert!(scene.src().join("base/large").exists());
+    assert!(scene.src().join("base/large").exists() && !dest.exists());
+    let left = names(other.path());
+    assert_eq!(left.len(), 1, "{left:?}");
+    let partial = other.path().join(&left[0]);
+    let large = partial.join("base/large");
+    assert!(fs::metadata(&large).expect("begun").len() >= 2 * 1024 * 1024);
+
+    // A crash may leave anything in it: a wrong byte, a stranger, another kind, a wrong link.
+    let mut bytes = fs::read(&large).expect("read");
+    bytes[100] ^= 1;
+    fs::write(&large, bytes).expect("write");
+    fs::write(partial.join("stranger"), "x").expect("write");
+    fs::create_dir(partial.join("twin")).expect("mkdir");
+    fs::write(partial.join("sparse"), vec![9; 1 << 20]).expect("write");
+
+    let mut next = scene.after_crash();
+    next.cancel = tokio_util::sync::CancellationToken::new();
+    next.progress = crate::modules::Progress::none();
+    let recovery = module.recover(&next, &intent).await.expect("recover");
+    assert_eq!(recovery, Recovery::NotDone);
+    next.interrupted_attempt = None;
+    let intent = module.prepare(&next).await.expect("prepare");
+    let outcome = module.apply(&next, &intent).await.expect("completed");
+    let figure = |name: &str| outcome.result[name].as_u64().expect("a figure");
+    assert_eq!(
+        figure("kept_bytes"),
+        1024 * 1024 + 7,
+        "a small file and one chunk were right"
+    );
+    assert_eq!(figure("copied_bytes"), 2 * 1024 * 1024 + 5 + 3);
+    assert_eq!(names(other.path()), ["dest"]);
+    assert_eq!(names(scene.home.path()), [""; 0]);
+    assert_eq!(
+        fs::read(dest.join("base/large")).expect("read"),
+        vec![7; 3 * 1024 * 1024 + 5]
+    );
+    let small = fs::metadata(dest.join("base/1/small")).expect("stat");
+    let twin = fs::metadata(dest.join("twin")).expect("stat");
+    assert_eq!(Identity::of(&small), Identity::of(&twin));
+    use std::os::unix::fs::MetadataExt;
+    let sparse = fs::metadata(dest.join("sparse")).expect("stat");
+    assert_eq!(sparse.len(), (64 << 20) + 3);
+    assert!(sparse.blocks() * 512 < 1 << 20, "holes stay holes");
 }
 
 #[tokio::test]
@@ -277,14 +317,19 @@ async fn every_place_where_a_copy_can_be_killed_is_recovered() {
     let intent_value = module.prepare(&scene.ctx).await.expect("prepare");
     let intent = read_intent(&intent_value).expect("intent");
     let next = scene.after_crash();
-    let partial = sibling(&dest, "partial", &scene.ctx.attempt);
+    let partial = partial_of(&dest, intent.identity);
     let marker = sibling(&dest, "verified", &scene.ctx.attempt);
 
     // While copying.
     fs::create_dir(&partial).expect("mkdir");
     fs::write(partial.join("half"), "x").expect("write");
     let recovery = module.recover(&next, &intent_value).await.expect("recover");
-    assert_eq!((recovery, names(other.path())), (Recovery::NotDone, vec![]));
+    assert_eq!(recovery, Recovery::NotDone);
+    assert!(
+        partial.join("half").exists(),
+        "the next attempt completes it"
+    );
+    fs::remove_dir_all(&partial).expect("rm");
 
     // The copy has the name, and nothing vouches for it.
     copy_tree(&scene.src(), &dest, &scene.ctx).expect("copy");

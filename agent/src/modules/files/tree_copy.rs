@@ -4,6 +4,9 @@
 //! The source's content is hashed while it is read; the hashes wait in an unnamed file in walking
 //! order (a tree of millions of files must not cost memory), and after everything has reached the disk
 //! the copy is read back against them.
+//!
+//! What an earlier, killed attempt copied is kept where it is the source's, chunk by chunk: it is compared,
+//! not believed (`tree_resume.rs`), and what differs is copied again.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -19,6 +22,7 @@ use sha2::{Digest, Sha256};
 use super::attributes::{Attributes, apply_to_path};
 use super::durable::{CHUNK_BYTES, Identity, mode_of, parent_of};
 use super::error::FilesResult;
+use super::tree_resume::{Earlier, hard_link_to, make_way, remove_strangers};
 use super::tree_verify::{SHARED, changed, sorted_names, verify_tree};
 use super::walk::{TreeSize, tree_size};
 use crate::modules::error::PathError;
@@ -31,10 +35,15 @@ pub struct Copied {
     pub size: TreeSize,
     /// Files that share the source's blocks.
     pub reflinked: u64,
+    /// Bytes that were written.
+    pub copied_bytes: u64,
+    /// Bytes that an earlier attempt had written, and that are the source's.
+    pub kept_bytes: u64,
 }
 
-/// Copies `from` to `to`, which must not exist, makes it durable, and verifies it. On an error or when
-/// cancelled, what was copied stays for the caller to remove.
+/// Copies `from` to `to`, makes it durable, and verifies it. At `to` may be what an earlier attempt at this
+/// very copy left; it is completed. On an error or when cancelled, what was copied stays: for the caller
+/// to remove, or for a later attempt to complete.
 ///
 /// # Errors
 /// [`ModuleError::Cancelled`]; [`FilesError::ChangedMeanwhile`] when the source changed;
@@ -48,6 +57,8 @@ pub fn copy_tree(from: &Path, to: &Path, ctx: &TaskContext) -> FilesResult<Copie
         size,
         done_bytes: 0,
         reflinked: 0,
+        copied_bytes: 0,
+        kept_bytes: 0,
         reflink_works: true,
         links: HashMap::new(),
         hashes: BufWriter::new(spool),
@@ -69,6 +80,8 @@ pub fn copy_tree(from: &Path, to: &Path, ctx: &TaskContext) -> FilesResult<Copie
     Ok(Copied {
         size,
         reflinked: copy.reflinked,
+        copied_bytes: copy.copied_bytes,
+        kept_bytes: copy.kept_bytes,
     })
 }
 
@@ -77,6 +90,8 @@ struct Copy<'a> {
     size: TreeSize,
     done_bytes: u64,
     reflinked: u64,
+    copied_bytes: u64,
+    kept_bytes: u64,
     reflink_works: bool,
     /// First copy of each source file that has several names.
     links: HashMap<Identity, PathBuf>,
@@ -90,24 +105,29 @@ impl Copy<'_> {
             return Err(ModuleError::Cancelled);
         }
         let meta = fs::symlink_metadata(from).map_err(PathError::on("inspect", from))?;
+        let there = make_way(&meta, to)?;
         if meta.nlink() > 1 && !meta.is_dir() {
             if let Some(first) = self.links.get(&Identity::of(&meta)) {
-                return Ok(fs::hard_link(first, to).map_err(PathError::on("link", to))?);
+                return hard_link_to(first, to, there);
             }
             self.links.insert(Identity::of(&meta), to.to_path_buf());
         }
         let kind = meta.file_type();
         if kind.is_dir() {
-            // Nobody else may look in before the mode is set, last of all.
-            fs::DirBuilder::new()
-                .mode(0o700)
-                .create(to)
-                .map_err(PathError::on("create", to))?;
+            if there {
+                remove_strangers(from, to)?;
+            } else {
+                // Nobody else may look in before the mode is set, last of all.
+                fs::DirBuilder::new()
+                    .mode(0o700)
+                    .create(to)
+                    .map_err(PathError::on("create", to))?;
+            }
             for name in sorted_names(from)? {
                 self.entry(&from.join(&name), &to.join(&name))?;
             }
         } else if kind.is_file() {
-            self.file(from, to, &meta)?;
+            self.file(from, to, &meta, there)?;
         } else if kind.is_symlink() {
             let target = fs::read_link(from).map_err(PathError::on("read", from))?;
             symlink(target, to).map_err(PathError::on("create", to))?;
@@ -119,11 +139,18 @@ impl Copy<'_> {
         copy_attributes(from, to, &meta)
     }
 
-    fn file(&mut self, from: &Path, to: &Path, meta: &fs::Metadata) -> FilesResult<()> {
+    fn file(
+        &mut self,
+        from: &Path,
+        to: &Path,
+        meta: &fs::Metadata,
+        there: bool,
+    ) -> FilesResult<()> {
         let mut source = File::open(from).map_err(PathError::on("open", from))?;
         let target = OpenOptions::new()
+            .read(true)
             .write(true)
-            .create_new(true)
+            .create_new(!there)
             .mode(0o600)
             .open(to)
             .map_err(PathError::on("create", to))?;
@@ -157,13 +184,15 @@ impl Copy<'_> {
         length: u64,
     ) -> FilesResult<[u8; 32]> {
         let mut hash = Sha256::new();
-        let mut buffer =
-            vec![0; CHUNK_BYTES.min(usize::try_from(length.max(1)).unwrap_or(CHUNK_BYTES))];
+        let size = CHUNK_BYTES.min(usize::try_from(length.max(1)).unwrap_or(CHUNK_BYTES));
+        let mut buffer = vec![0; size];
+        let mut earlier = Earlier::of(target, to)?;
         let mut at = 0;
         while at < length {
             let (data, hole) = next_data(source, at, length);
             hash_zeros(&mut hash, data - at);
             self.advance(data - at);
+            earlier.must_be_hole(target, to, at, data)?;
             source
                 .seek(SeekFrom::Start(data))
                 .map_err(PathError::on("read", from))?;
@@ -181,10 +210,16 @@ impl Copy<'_> {
                 if count == 0 {
                     return Err(changed(from, "it became shorter"));
                 }
-                target
-                    .write_all_at(&buffer[..count], at)
-                    .map_err(PathError::on("write", to))?;
-                hash.update(&buffer[..count]);
+                let chunk = &buffer[..count];
+                if earlier.has(target, at, chunk) {
+                    self.kept_bytes += count as u64;
+                } else {
+                    target
+                        .write_all_at(chunk, at)
+                        .map_err(PathError::on("write", to))?;
+                    self.copied_bytes += count as u64;
+                }
+                hash.update(chunk);
                 at += count as u64;
                 self.advance(count as u64);
             }

@@ -20,7 +20,9 @@ use crate::modules::context::{Progress, TaskContext};
 use crate::modules::docker::exec::{ExecRequest, ExecStreams, run};
 use crate::modules::docker::{client, target};
 use crate::modules::error::{ModuleError, PathError};
-use crate::modules::module::{Kind, Module, Outcome, OutputFile, Plan, Recovery, TypedModule};
+use crate::modules::module::{
+    Advice, Kind, Module, Outcome, OutputFile, Plan, Recovery, TypedModule,
+};
 
 with_login! {
     /// Dumps a database to plain SQL with the pg_dump of its own container.
@@ -425,9 +427,24 @@ impl Module for PostgresqlDump {
             }
             (true, None) => Ok(Recovery::Unknown {
                 doing: format!("writing a dump to {}", dest.display()),
-                found: "a file is there that this task has not made; move it away and say redo"
-                    .into(),
+                found: "a file is there that this task has not made".into(),
             }),
+        }
+    }
+
+    fn advice(&self, ctx: &TaskContext) -> Advice {
+        let dest = ctx.resolve(&self.dest);
+        let dest = dest.display();
+        Advice {
+            look: format!(
+                "who made {dest} (`stat {dest}`), and whether it ends with `PostgreSQL database dump \
+                 complete` (`tail -n 3 {dest}`)"
+            ),
+            done: "no later task needs its checksum, which only a run notes: almost never".into(),
+            redo: format!(
+                "{dest} has been moved away: the dump is made anew, and changes nothing in the \
+                 database"
+            ),
         }
     }
 }

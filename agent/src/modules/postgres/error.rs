@@ -226,6 +226,20 @@ pub enum PostgresError {
         /// What it looks like instead.
         looks_like: Option<String>,
     },
+    /// The schema is of no version: a step from one to the next was begun and not ended, or left out.
+    #[error(
+        "the schema of `{db}` is of no version: the update to {version} was left half done, or was left \
+         out: {}",
+        problems.join("; ")
+    )]
+    SchemaHalfDone {
+        /// Database.
+        db: String,
+        /// The step's version.
+        version: String,
+        /// Each marker that does not fit this version.
+        problems: Vec<String>,
+    },
     /// Two snapshots differ.
     #[error("{} differences: {}", differences.len(), shown(differences))]
     Differs {
@@ -327,6 +341,7 @@ impl ModuleFailure for PostgresError {
             Self::TargetNotEmpty { .. } => "postgresql::target_not_empty",
             Self::ForeignDatabase { .. } => "postgresql::foreign_database",
             Self::SchemaVersion { .. } => "postgresql::schema_version",
+            Self::SchemaHalfDone { .. } => "postgresql::schema_half_done",
             Self::Differs { .. } => "postgresql::differs",
             Self::DataDirectory { code, .. } => code,
             Self::Path(error) => error.code(),
@@ -400,6 +415,10 @@ impl ModuleFailure for PostgresError {
                      error and leave columns missing"
                     .into(),
             },
+            Self::SchemaHalfDone { version, .. } => format!(
+                "nothing was run on it, and no script may be: start again from a dump of the 0.2 database \
+                 (a half {version} can have lost links that only the dump still has)"
+            ),
             Self::Differs { .. } => "do not go on with this database; the original is untouched. \
                  Look at the named tables on both sides"
                 .into(),
@@ -421,6 +440,12 @@ impl ModuleFailure for PostgresError {
             } => {
                 map.insert("problems".into(), problems.clone().into());
                 map.insert("looks_like".into(), looks_like.clone().into());
+            }
+            Self::SchemaHalfDone {
+                version, problems, ..
+            } => {
+                map.insert("half_done".into(), version.as_str().into());
+                map.insert("problems".into(), problems.clone().into());
             }
             Self::Program { rc, stderr, .. } => {
                 map.insert("rc".into(), (*rc).into());

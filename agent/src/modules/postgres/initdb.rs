@@ -22,7 +22,7 @@ use crate::modules::docker::arguments::{MountArgument, MountKind, Words, env_map
 use crate::modules::docker::{DockerContainer, client, lifecycle, service};
 use crate::modules::error::ModuleError;
 use crate::modules::files::durable::{Identity, fsync_dir, metadata_of, parent_of};
-use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
+use crate::modules::module::{Advice, Kind, Module, Outcome, Plan, Recovery, TypedModule};
 
 /// Makes a server's data directory, with an empty database in it, by an image's own initialisation.
 ///
@@ -392,6 +392,21 @@ impl Module for PostgresqlInitdb {
                 place.path.display()
             )),
             Before::Other => unknown(format!("{} {found}", place.path.display())),
+        }
+    }
+
+    fn advice(&self, ctx: &TaskContext) -> Advice {
+        let path = ctx.resolve(&self.path);
+        let path = path.display();
+        Advice {
+            look: format!(
+                "at {path} and what lies beside it (`ls -la {path} {path}.initializing`)"
+            ),
+            done: format!("{path} is the data directory that the next tasks are to use, whole"),
+            redo: format!(
+                "{path} and {path}.initializing have been moved away: a new directory is made; what \
+                 is in the way is refused, not overwritten"
+            ),
         }
     }
 }

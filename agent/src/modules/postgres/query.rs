@@ -13,7 +13,7 @@ use super::json::{JsonParameter, row_to_json};
 use super::sql_split::{PieceKind, split};
 use crate::modules::context::TaskContext;
 use crate::modules::error::ModuleError;
-use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
+use crate::modules::module::{Advice, Kind, Module, Outcome, Plan, Recovery, TypedModule};
 
 /// Rows that a result may hold: it goes into the journal, and a table does not belong there.
 const ROW_LIMIT: usize = 10_000;
@@ -247,8 +247,17 @@ impl Module for PostgresqlQuery {
     async fn recover(&self, _ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {
         Ok(Recovery::Unknown {
             doing: format!("running `{}`", first_words(&self.query)),
-            found: "whether it was committed cannot be told; look at the rows it changes".into(),
+            found: "whether it was committed cannot be told".into(),
         })
+    }
+
+    fn advice(&self, _ctx: &TaskContext) -> Advice {
+        Advice {
+            look: "at the rows that it changes, by psql: it is in effect as a whole or not at all"
+                .into(),
+            done: "the rows are as they should be afterwards".into(),
+            redo: "they are as they were before: it runs again".into(),
+        }
     }
 }
 

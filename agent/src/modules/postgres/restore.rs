@@ -20,7 +20,7 @@ use crate::modules::context::TaskContext;
 use crate::modules::docker::arguments::env_map;
 use crate::modules::docker::{client, target};
 use crate::modules::error::ModuleError;
-use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
+use crate::modules::module::{Advice, Kind, Module, Outcome, Plan, Recovery, TypedModule};
 
 /// How a dump is restored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -350,5 +350,18 @@ impl Module for PostgresqlRestore {
             databases::drop_ours(&admin, &staging).await?;
         }
         Ok(Recovery::NotDone)
+    }
+
+    fn advice(&self, ctx: &TaskContext) -> Advice {
+        let src = ctx.resolve(&self.src);
+        let src = src.display();
+        Advice {
+            look: format!("at what the database holds, by psql, beside {src}"),
+            done: format!("it holds everything that {src} holds, and nothing else"),
+            redo: format!(
+                "it is empty, or was renamed (`ALTER DATABASE … RENAME TO …`): {src} is restored \
+                 into an empty database; one that is filled is refused, not overwritten"
+            ),
+        }
     }
 }

@@ -59,12 +59,17 @@ fn version_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D:
 }
 
 with_login! {
-    /// Tells whether a database's schema is of the expected version, by marks in its catalogue.
+    /// Tells of which version a database's schema is, by marks in its catalogue.
     pub struct PostgresqlSchemaVersion {
-        /// Version that the schema must be of, e.g. `"5.26"`.
-        #[serde(deserialize_with = "required_version")]
-        #[schemars(with = "String")]
-        pub expected: String,
+        /// Version that the schema must be of, e.g. `"5.26"`. Default: any, as long as the marks fit one
+        /// version altogether.
+        #[serde(default, deserialize_with = "version_text")]
+        #[schemars(with = "Option<String>")]
+        pub expected: Option<String>,
+        /// Oldest version that will do, where `expected` does not name one. Default: any.
+        #[serde(default, deserialize_with = "version_text")]
+        #[schemars(with = "Option<String>")]
+        pub at_least: Option<String>,
         /// Marks of all versions. The same list serves every step: marks of later versions must not
         /// be there yet.
         pub markers: Vec<Marker>,
@@ -75,16 +80,11 @@ with_login! {
     }
 }
 
-fn required_version<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    version_text(from)?.ok_or_else(|| serde::de::Error::custom("is required"))
-}
-
 impl TypedModule for PostgresqlSchemaVersion {
     const NAME: &'static str = "postgresql_schema_version";
     const ALIASES: &'static [&'static str] = &["kaapana.agent.postgresql_schema_version"];
     const KIND: Kind = Kind::ReadOnly;
-    const SUMMARY: &'static str =
-        "Checks by marks in the catalogue that a schema is of the expected version.";
+    const SUMMARY: &'static str = "Tells by marks in the catalogue of which version a schema is.";
     const EXAMPLE: &'static str = r#"- name: The schema is 5.26
   postgresql_schema_version:
     db: pacsdb
@@ -186,7 +186,7 @@ impl Marker {
     }
 
     /// Says what is wrong for a schema of `version`, or nothing.
-    fn problem(&self, catalogue: &Catalogue, version: &str) -> Option<String> {
+    fn problem(&self, catalogue: &Catalogue, version: &str) -> Option<Misfit> {
         let from = self.version.as_deref();
         let started = from.is_none_or(|from| compare_versions(version, from) != Ordering::Less);
         let ended = self
@@ -199,7 +199,7 @@ impl Marker {
         }
         let object = self.object();
         let since = |how: &str| from.map_or_else(String::new, |from| format!(" ({how} {from})"));
-        Some(match (wanted, self.absent) {
+        let text = match (wanted, self.absent) {
             (true, false) => format!("{object} is missing{}", since("it came with")),
             (true, true) => format!("{object} is missing{}", since("it goes only with")),
             (false, false) if ended => format!(
@@ -208,30 +208,102 @@ impl Marker {
             ),
             (false, false) => format!("{object} is there already{}", since("it comes with")),
             (false, true) => format!("{object} is still there{}", since("it went with")),
+        };
+        Some(Misfit {
+            text,
+            early: wanted == self.absent && !ended,
         })
     }
 }
 
+/// A mark that does not fit a version.
+struct Misfit {
+    /// For people.
+    text: String,
+    /// The mark belongs to a later version; otherwise that of this or an earlier one is not there.
+    early: bool,
+}
+
+fn texts(misfits: Vec<Misfit>) -> Vec<String> {
+    misfits.into_iter().map(|misfit| misfit.text).collect()
+}
+
 impl PostgresqlSchemaVersion {
-    fn problems(&self, catalogue: &Catalogue, version: &str) -> Vec<String> {
+    fn problems(&self, catalogue: &Catalogue, version: &str) -> Vec<Misfit> {
         self.markers
             .iter()
             .filter_map(|marker| marker.problem(catalogue, version))
             .collect()
     }
 
-    /// Returns the newest version whose marks all fit.
-    fn looks_like(&self, catalogue: &Catalogue) -> Option<String> {
+    /// The versions that the marks name, the oldest first.
+    fn versions(&self) -> Vec<&String> {
         let mut versions: Vec<&String> = self
             .markers
             .iter()
             .flat_map(|marker| marker.version.iter().chain(&marker.until))
             .collect();
-        versions.sort_by(|a, b| compare_versions(b, a));
+        versions.sort_by(|a, b| compare_versions(a, b));
+        versions.dedup();
         versions
-            .into_iter()
-            .find(|version| self.problems(catalogue, version).is_empty())
-            .cloned()
+    }
+
+    /// Returns the newest version whose marks all fit.
+    fn looks_like(&self, catalogue: &Catalogue) -> Option<String> {
+        let fits = |version: &&String| self.problems(catalogue, version).is_empty();
+        self.versions().into_iter().rev().find(fits).cloned()
+    }
+
+    /// Where no version fits: the one whose step was begun and not ended, or was left out, and what tells so.
+    fn half_done(&self, catalogue: &Catalogue) -> (String, Vec<String>) {
+        let versions = self.versions();
+        // The fewest marks speak against the version that the step began from, or was to lead to.
+        let nearest = versions
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, version)| self.problems(catalogue, version).len());
+        let Some((index, nearest)) = nearest else {
+            return (String::new(), Vec::new());
+        };
+        let misfits = self.problems(catalogue, nearest);
+        match versions.get(index + 1) {
+            Some(next) if misfits.iter().any(|misfit| misfit.early) => {
+                ((*next).clone(), texts(self.problems(catalogue, next)))
+            }
+            _ => ((*nearest).clone(), texts(misfits)),
+        }
+    }
+
+    /// Tells the version, or why there is none that would do.
+    fn judge(&self, catalogue: &Catalogue, db: &str) -> Result<String, PostgresError> {
+        let other = |expected: &str, problems: Vec<Misfit>| PostgresError::SchemaVersion {
+            db: db.to_owned(),
+            expected: expected.to_owned(),
+            problems: texts(problems),
+            looks_like: self.looks_like(catalogue),
+        };
+        if let Some(expected) = &self.expected {
+            let problems = self.problems(catalogue, expected);
+            return if problems.is_empty() {
+                Ok(expected.clone())
+            } else {
+                Err(other(expected, problems))
+            };
+        }
+        let Some(version) = self.looks_like(catalogue) else {
+            let (version, problems) = self.half_done(catalogue);
+            return Err(PostgresError::SchemaHalfDone {
+                db: db.to_owned(),
+                version,
+                problems,
+            });
+        };
+        match &self.at_least {
+            Some(least) if compare_versions(&version, least) == Ordering::Less => {
+                Err(other(least, self.problems(catalogue, least)))
+            }
+            _ => Ok(version),
+        }
     }
 }
 
@@ -251,25 +323,12 @@ impl Module for PostgresqlSchemaVersion {
         let db = server.db(self.login_db.as_deref());
         let client = server.connect(&db).await?;
         let catalogue = cancellable(&client, &ctx.cancel, read_catalogue(&client)).await?;
-        let problems = self.problems(&catalogue, &self.expected);
-        if !problems.is_empty() {
-            return Err(PostgresError::SchemaVersion {
-                db,
-                expected: self.expected.clone(),
-                problems,
-                looks_like: self.looks_like(&catalogue),
-            }
-            .into());
-        }
+        let version = self.judge(&catalogue, &db)?;
         Ok(Outcome::ok()
-            .with("version", self.expected.as_str())
+            .with("version", version.as_str())
             .with("markers", self.markers.len())
             .with("tables", catalogue.tables.len())
-            .summary(format!(
-                "{} ({} marks fit)",
-                self.expected,
-                self.markers.len()
-            )))
+            .summary(format!("{version} ({} marks fit)", self.markers.len())))
     }
 
     async fn recover(&self, _ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {
@@ -291,7 +350,7 @@ mod tests {
              {table: task, index_on: [exporter_id], version: 5.31.1}]}",
         )
         .expect("valid");
-        module.expected = expected.into();
+        module.expected = Some(expected.into());
         module
     }
 
@@ -313,9 +372,9 @@ mod tests {
             &["mpps", "patient"],
             &[("mpps", "accno"), ("patient", "patient_id_fk")],
         );
-        assert_eq!(module("5.26").problems(&v26, "5.26"), Vec::<String>::new());
+        assert!(module("5.26").problems(&v26, "5.26").is_empty());
         let v25 = catalogue(&["mpps", "patient"], &[("patient", "patient_id_fk")]);
-        let said = module("5.26").problems(&v25, "5.26");
+        let said = texts(module("5.26").problems(&v25, "5.26"));
         assert_eq!(said, ["column mpps.accno is missing (it came with 5.26)"]);
         assert_eq!(module("5.26").looks_like(&v25), None);
         let v28 = catalogue(
@@ -324,7 +383,44 @@ mod tests {
         );
         assert_eq!(module("5.26").problems(&v28, "5.26").len(), 2);
         assert_eq!(module("5.26").looks_like(&v28).as_deref(), Some("5.28"));
+        let mut any = module("5.26");
+        any.expected = None;
+        assert_eq!(any.judge(&v28, "d").expect("fits"), "5.28");
+        any.at_least = Some("5.29".into());
+        let old = any.judge(&v28, "d").expect_err("too old").to_string();
+        assert!(
+            old.contains("is not 5.29") && old.contains("key_value is still there"),
+            "{old}"
+        );
         assert_eq!(compare_versions("5.31", "5.31.1"), Ordering::Less);
         assert_eq!(compare_versions("5.9", "5.31"), Ordering::Less);
+    }
+
+    #[test]
+    fn a_step_that_was_begun_or_left_out_is_named_by_its_version() {
+        let mut any: PostgresqlSchemaVersion = serde_yaml::from_str(
+            "{markers: [\
+             {table: mwl_item, column: worklist_label, version: '5.30'},\
+             {table: patient_id, column: patient_fk, version: '5.31'},\
+             {table: patient, column: patient_id_fk, absent: true, version: '5.31'},\
+             {table: task, index_on: [exporter_id], version: 5.31.1},\
+             {table: study, column: study_deleting, version: '5.32'}]}",
+        )
+        .expect("valid");
+        any.at_least = Some("5.30".into());
+        let tables = ["mwl_item", "patient_id", "patient", "task", "study"];
+        let v30 = ("mwl_item", "worklist_label");
+        let (new, old) = (("patient_id", "patient_fk"), ("patient", "patient_id_fk"));
+        let said = |columns: &[(&str, &str)]| match any.judge(&catalogue(&tables, columns), "d") {
+            Err(PostgresError::SchemaHalfDone { version, .. }) => version,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(said(&[v30, new, old]), "5.31", "added, nothing dropped yet");
+        assert_eq!(said(&[v30]), "5.31", "dropped, nothing added");
+        assert_eq!(
+            said(&[v30, old, ("study", "study_deleting")]),
+            "5.31",
+            "left out"
+        );
     }
 }

@@ -19,7 +19,7 @@ use super::sql_split::{Piece, PieceKind, split, strip_comments};
 use crate::event::millis;
 use crate::modules::context::TaskContext;
 use crate::modules::error::{ModuleError, PathError};
-use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
+use crate::modules::module::{Advice, Kind, Module, Outcome, Plan, Recovery, TypedModule};
 
 with_login! {
     /// Applies a SQL file: all of it in one transaction, together with a row in
@@ -412,5 +412,31 @@ impl Module for PostgresqlScript {
             });
         }
         Ok(Recovery::NotDone)
+    }
+
+    fn advice(&self, ctx: &TaskContext) -> Advice {
+        let path = ctx.resolve(&self.path);
+        let path = path.display();
+        let look = "in the database, by psql: `SELECT * FROM kaapana_agent.schema_history` has the \
+                    scripts that the agent has finished";
+        if self.transaction {
+            return Advice {
+                look: look.into(),
+                done: format!("the database is as {path} leaves it"),
+                redo: format!(
+                    "nothing of {path} is in effect: it is applied as a whole, unless the history \
+                     has it by the same name"
+                ),
+            };
+        }
+        Advice {
+            look: format!(
+                "{look}; which statements of {path} are in effect, from the first on, only their \
+                 tables tell"
+            ),
+            done: "the last statement is in effect, or you have run the rest by hand".into(),
+            redo: "none is in effect, or each of them may run twice: all run again, from the first"
+                .into(),
+        }
     }
 }

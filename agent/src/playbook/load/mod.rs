@@ -9,6 +9,7 @@ mod include;
 mod keywords;
 mod module_args;
 mod play;
+mod probe;
 mod service;
 mod task;
 

@@ -2,9 +2,8 @@
 
 use super::Loader;
 use super::fields::Fields;
-use crate::modules::ModuleSpec;
 use crate::playbook::model::{Node, NodeKind, Service};
-use crate::source::{Location, Problem};
+use crate::source::Problem;
 
 const KEYWORDS: &[&str] = &["name", "docker_container", "ready", "ready_timeout"];
 
@@ -61,7 +60,16 @@ impl Loader<'_> {
                 None
             }
         };
-        let ready = ready.map(|node| self.ready(&node));
+        let ready = ready.map(|node| {
+            let wrong = Problem::new(
+                "playbook::service_ready",
+                &node.at,
+                "`ready` takes one module with its arguments",
+                "not one module",
+            )
+            .with_help("for example: `ready: {postgresql_ping: {login_db: pacsdb}}`");
+            self.one_module(&node, wrong)
+        });
         if matches!(ready, Some(None)) {
             return None;
         }
@@ -72,45 +80,5 @@ impl Loader<'_> {
             ready: ready.flatten(),
             ready_timeout,
         })
-    }
-
-    fn ready(&mut self, node: &Node) -> Option<(&'static ModuleSpec, Node)> {
-        let entries = match &node.kind {
-            NodeKind::Mapping(entries) if entries.len() == 1 => entries,
-            _ => {
-                self.problem(
-                    Problem::new(
-                        "playbook::service_ready",
-                        &node.at,
-                        "`ready` takes one module with its arguments",
-                        "not one module",
-                    )
-                    .with_help("for example: `ready: {postgresql_ping: {login_db: pacsdb}}`"),
-                );
-                return None;
-            }
-        };
-        let (name, at, arguments): &(String, Location, Node) = entries.first()?;
-        let Some(spec) = self.options.catalog.find(name) else {
-            let near = crate::source::closest(name, self.options.catalog.names());
-            self.problem(
-                Problem::new(
-                    "playbook::unknown_module",
-                    at,
-                    format!("there is no module `{name}`"),
-                    "no module has this name",
-                )
-                .with_optional_help(near.map(|near| format!("did you mean `{near}`?"))),
-            );
-            return None;
-        };
-        let entries = self.arguments(spec, at, arguments)?;
-        Some((
-            spec,
-            Node {
-                kind: NodeKind::Mapping(entries),
-                at: arguments.at.clone(),
-            },
-        ))
     }
 }

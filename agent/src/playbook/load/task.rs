@@ -160,7 +160,7 @@ impl Loader<'_> {
         let listen = fields.texts("listen");
         let failed_when = fields.expressions("failed_when");
         let changed_when = fields.expressions("changed_when");
-        let done_when = fields.expressions("done_when");
+        let done_when = self.done_when(&mut fields);
         let args = fields.take("args").map(|(_, node)| node.clone());
         self.problems.append(&mut fields.problems);
         let (module, module_name, module_at, value) = self.module(&fields)?;

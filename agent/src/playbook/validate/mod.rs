@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use self::names::Names;
 use super::load::{LoadOptions, load_what_can_be};
-use super::model::{Block, Item, Node, NodeKind, Play, Playbook, Task};
+use super::model::{Block, Item, Node, NodeKind, PROBE, Play, Playbook, Task};
 use super::template::{Templates, is_template};
 use crate::modules::Kind;
 use crate::source::{Location, Problem, closest};
@@ -320,13 +320,15 @@ impl Validator {
             self.templates_in(label, false);
         }
         self.arguments(task.module, &task.args, &task.module_at);
-        let expressions = [
-            &task.until,
-            &task.failed_when,
-            &task.changed_when,
-            &task.done_when,
-        ];
+        let expressions = [&task.until, &task.failed_when, &task.changed_when];
         for expression in expressions.into_iter().flatten() {
+            self.expression(expression);
+        }
+        if let Some((spec, arguments)) = &task.done_when.probe {
+            self.arguments(spec, arguments, &arguments.at);
+            self.local.push(PROBE.to_owned());
+        }
+        for expression in &task.done_when.that {
             self.expression(expression);
         }
         let nodes = [&task.retries, &task.delay, &task.timeout];
