@@ -11,6 +11,7 @@ pub mod evidence;
 pub mod hash;
 pub mod images;
 pub mod migration;
+pub mod scene;
 pub mod schema;
 pub mod server;
 pub mod site;

@@ -548,7 +548,7 @@ fn a_full_disk_for_the_state_stops_the_run_and_loses_no_record() -> Outcome {
     let ended = migration.start()?.end()?;
     ended.must_have(2)?;
     ended.must_say(&[
-        "state::io",
+        "state::disk_full",
         "journal.jsonl",
         "No space left on device",
         "free space",
@@ -621,7 +621,7 @@ fn nothing_is_run_on_a_journal_that_was_altered() -> Outcome {
     fs::write(&path, lines.join("\n") + "\n")?;
     let ended = migration.start()?.end()?;
     ended.must_have(5)?;
-    ended.must_say(&["state::broken_chain", "journal.jsonl:5:"])?;
+    ended.must_say(&["state::line_removed", "journal.jsonl:5:"])?;
 
     fs::write(&path, whole)?;
     preflight_passes(&migration)
