@@ -84,6 +84,23 @@ fn redo_repeats_what_it_names_and_a_misspelt_name_stops_before_anything() -> Out
 }
 
 #[test]
+fn a_loop_of_what_cannot_be_repeated_ends_with_the_item_that_fails_and_goes_on_there() -> Outcome {
+    let scene = Scene::with(
+        r#"
+- id: items
+  shell: test {{ item }} != 2 -o -e HOME/mended && echo {{ item }} >> HOME/effects
+  loop: [1, 2, 3]
+"#,
+    )?;
+    scene.run()?.must_have(2)?;
+    assert_eq!(effects(&scene), "1", "what rests on item 2 has not run");
+    fs::write(scene.path("mended"), "")?;
+    scene.run()?.must_have(0)?;
+    assert_eq!(effects(&scene), "1 2 3");
+    Ok(())
+}
+
+#[test]
 fn what_is_asked_can_be_typed_and_says_what_to_look_at() -> Outcome {
     let scene = Scene::with("- id: wait\n  shell: echo begun >> HOME/effects; sleep {{ pause }}")?;
     let vars = ["-e", "pause=60"];

@@ -12,6 +12,7 @@ use super::run::{Engine, Stop};
 use super::session::{Failed, Flow, Session};
 use super::unit::{Item, Look, Place, Ready, text_of_value};
 use crate::event::{Event, Status, millis};
+use crate::modules::Kind;
 use crate::playbook::model::{Loop, Task};
 use crate::playbook::template::Scope;
 use crate::source::Problem;
@@ -66,10 +67,15 @@ impl<'p> Session<'p> {
             let place = engine.place(task, frame, Some(item.clone()));
             let end = self.unit(&place, &scope).await?;
             let result = item_result(spec, &item, end.result);
+            results.push(result);
             if matches!(end.status, Status::Failed | Status::Rescued) {
                 failed = Some(place.identity);
+                // Ansible goes on with the next item. One that cannot be repeated may rest on this one:
+                // the next script on the schema that this one was to make.
+                if task.module.kind == Kind::OneWay {
+                    break;
+                }
             }
-            results.push(result);
         }
         let result = loop_result(results);
         let status = if failed.is_some() {

@@ -61,8 +61,7 @@ fn noted(contents: &Contents) -> Option<(&Seat, &str)> {
         .rev()
         .find_map(|record| match &record.body {
             Body::RunStarted {
-                seat: Some(seat),
-                ..
+                seat: Some(seat), ..
             }
             | Body::StateAdopted { seat, .. } => Some((seat, record.run.as_str())),
             _ => None,
