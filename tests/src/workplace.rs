@@ -105,6 +105,37 @@ impl Lock {
     }
 }
 
+/// Installs Debian's package of this name where there is no program of this name.
+///
+/// # Errors
+/// `apt-get` does not get it.
+pub fn ensure_program(name: &str) -> Result<(), LabError> {
+    static APT: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one_at_a_time = APT.lock();
+    if Command::new(name).arg("--version").output().is_ok() {
+        return Ok(());
+    }
+    stage(&format!("apt-get install {name}"), || {
+        let _lock = Lock::take("apt")?;
+        let apt = |arguments: &[&str]| {
+            let mut command = Command::new("apt-get");
+            command.env("DEBIAN_FRONTEND", "noninteractive").args([
+                "-o",
+                "DPkg::Lock::Timeout=120",
+                "-qy",
+            ]);
+            tool::run(command.args(arguments), "install a program")
+        };
+        let install = ["install", "--no-install-recommends", name];
+        // The package lists may be missing or old; asked first they would cost each machine a minute.
+        if apt(&install).is_err() {
+            apt(&["update"])?;
+            apt(&install)?;
+        }
+        Ok(())
+    })
+}
+
 /// Removes what an earlier, killed attempt left: everything in `dir` named `<prefix>…` that ends in `.partial`.
 /// The caller holds the lock for it.
 ///
