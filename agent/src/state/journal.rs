@@ -84,12 +84,27 @@ impl StateDir {
         self.root.join("runs").join(run)
     }
 
-    /// Makes the folder, readable by its owner only.
+    /// Makes the folder, readable by its owner only, so that a power loss does not take it away.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn create(&self) -> Result<(), StateError> {
-        create_private(&self.root)
+        let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+        let missing: Vec<&Path> = self.root.ancestors().take_while(is_missing).collect();
+        create_private(&self.root)?;
+        for made in missing {
+            sync_directory(made.parent().unwrap_or(Path::new("")))?;
+        }
+        // A run that was killed may have made the state directory and not come to this.
+        let above = self.root.parent().and_then(Path::parent);
+        match above.map_or(Ok(()), sync_directory) {
+            Err(StateError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                Ok(())
+            }
+            synced => synced,
+        }
     }
 }
 

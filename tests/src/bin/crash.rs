@@ -24,6 +24,9 @@ struct Arguments {
     /// Servers, containers, connections, the Docker daemon and disks fail; at scale M, unless `--scale`.
     #[arg(long)]
     faults: bool,
+    /// Every state that a power loss may leave a disk in.
+    #[arg(long)]
+    power_loss: bool,
     /// Only cases whose name holds this text, or one of them where it is given more than once.
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
@@ -59,11 +62,13 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match cases(&arguments) {
         Ok(cases) if cases.is_empty() => {
-            eprintln!("crash: nothing to run: --all, --records, --random N, --faults (see --help)");
+            eprintln!(
+                "crash: nothing to run: --all, --records, --random N, --faults, --power-loss (see --help)"
+            );
             ExitCode::FAILURE
         }
         Ok(cases) => {
-            let verdicts = crash::run_all(cases, arguments.jobs);
+            let verdicts = crash::run_all(cases, arguments.jobs, None);
             let table = Table::of(&verdicts);
             println!("\n{table}");
             for verdict in verdicts.iter().filter(|verdict| verdict.wrong.is_some()) {
@@ -121,6 +126,9 @@ fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
         cases.extend(crash::full_disks());
         cases.extend(crash::daemon_restarts(scale));
         cases.extend(crash::server_faults(scale));
+    }
+    if arguments.power_loss || arguments.all {
+        cases.extend(crash::power_losses(arguments.seed, None));
     }
     if !arguments.only.is_empty() {
         let is_wanted =

@@ -36,13 +36,14 @@ pub struct Verdict {
     pub seconds: f64,
 }
 
-/// Tries all cases, `jobs` at a time, and prints a line for each.
+/// Tries all cases, `jobs` at a time, and prints a line for each. Begins none after `until`.
 #[must_use]
-pub fn run_all(cases: Vec<Case>, jobs: usize) -> Vec<Verdict> {
+pub fn run_all(cases: Vec<Case>, jobs: usize, until: Option<Instant>) -> Vec<Verdict> {
     let total = cases.len();
     let waiting = Mutex::new(VecDeque::from(cases));
     let ended = Mutex::new(Vec::new());
-    let next = || lock(&waiting).pop_front();
+    let in_time = || until.is_none_or(|until| Instant::now() < until);
+    let next = || lock(&waiting).pop_front().filter(|_| in_time());
     thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {

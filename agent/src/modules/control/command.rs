@@ -13,6 +13,7 @@ use super::error::ControlError;
 use super::glob::first_match;
 use super::process::{Ended, Invocation, run};
 use super::words;
+use crate::modules::files::durable::sync_everything;
 use crate::modules::{
     Advice, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
 };
@@ -137,6 +138,8 @@ impl Call {
         }
         let start = Zoned::now();
         let ended = run(&self.invocation, ctx).await?;
+        // Nobody knows what it wrote: a finished record must not outlive the effect in a power loss.
+        sync_everything(&ctx.cancel).await?;
         let result = self.result(&ended, &start, &Zoned::now());
         if ended.rc == 0 {
             return Ok(Outcome {

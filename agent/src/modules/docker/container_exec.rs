@@ -13,6 +13,7 @@ use super::exec::{ExecRequest, ExecStreams, run};
 use super::lifecycle;
 use crate::modules::context::TaskContext;
 use crate::modules::error::ModuleError;
+use crate::modules::files::durable::sync_everything;
 use crate::modules::module::{Advice, Kind, Module, Outcome, Plan, Recovery, TypedModule};
 
 /// Runs a command in a running container, without a terminal.
@@ -154,6 +155,8 @@ impl Module for DockerContainerExec {
             on_stderr: Some(&mut hear),
         };
         let end = run(&docker, &container, &request, streams, &ctx.cancel).await?;
+        // What it wrote is on the disks of this host.
+        sync_everything(&ctx.cancel).await?;
         for line in end.stdout.lines() {
             ctx.progress.line(ctx.redactor.text(line));
         }

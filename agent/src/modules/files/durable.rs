@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::attributes::{self, Attributes};
+use super::blocking::detached;
 use super::error::{FilesError, FilesResult};
 use crate::modules::ModuleError;
 use crate::modules::error::PathError;
@@ -109,6 +110,19 @@ pub fn fsync_dir(dir: &Path) -> Result<(), PathError> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(PathError::on("sync", dir))
+}
+
+/// Makes durable whatever a program has written, wherever that is: sync(2), which on Linux waits for the
+/// disks.
+///
+/// # Errors
+/// [`ModuleError::Cancelled`]; the disks go on meanwhile.
+pub async fn sync_everything(cancel: &CancellationToken) -> FilesResult<()> {
+    tokio::select! {
+        () = cancel.cancelled() => Err(ModuleError::Cancelled),
+        // A dead network filesystem must not hold up the agent's end.
+        _ = detached(nix::unistd::sync) => Ok(()),
+    }
 }
 
 /// Renames without ever overwriting, and makes both directories durable.

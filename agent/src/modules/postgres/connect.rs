@@ -14,6 +14,8 @@ use crate::modules::error::ModuleError;
 
 /// How long the server may take to answer the first time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may take for what is asked of it when the work is given up.
+pub(super) const FAREWELL: Duration = Duration::from_secs(10);
 /// PostgreSQL cuts names to this many bytes.
 const NAME_LIMIT: usize = 63;
 
@@ -294,9 +296,13 @@ pub async fn cancellable<T, E: Into<ModuleError>>(
         biased;
         result = &mut work => result.map_err(Into::into),
         () = cancel.cancelled() => {
-            // Refused only when the server is gone, which ends the query as well.
-            let _ = token.cancel_query(NoTls).await;
-            let _ = tokio::time::timeout(Duration::from_secs(10), work).await;
+            // Refused only when the server is gone, which ends the query as well. One that stands still
+            // (a paused container) never answers.
+            let _ = tokio::time::timeout(FAREWELL, async {
+                let _ = token.cancel_query(NoTls).await;
+                let _ = work.await;
+            })
+            .await;
             Err(ModuleError::Cancelled)
         }
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::connect::{Server, literal, with_login};
+use super::connect::{FAREWELL, Server, literal, with_login};
 use super::dump_text::{self, DumpHead};
 use super::error::PostgresError;
 use super::files::sha256_of_argument;
@@ -288,10 +288,16 @@ impl Module for PostgresqlRestore {
                 .with("dump_of_server", head.server_version.clone())),
             Err(error) => {
                 // The first error is the one that counts; what cannot be dropped now is dropped by
-                // the next attempt, which knows it by its mark.
-                if let Err(second) = databases::drop_ours(&admin, &staging).await {
+                // the next attempt, which knows it by its mark. A server that stands still never answers.
+                let dropping = databases::drop_ours(&admin, &staging);
+                let why = match tokio::time::timeout(FAREWELL, dropping).await {
+                    Ok(Ok(())) => None,
+                    Ok(Err(second)) => Some(second.to_string()),
+                    Err(_) => Some("the server does not answer".to_owned()),
+                };
+                if let Some(why) = why {
                     ctx.progress
-                        .line(format!("left database {staging} behind: {second}"));
+                        .line(format!("left database {staging} behind: {why}"));
                 }
                 Err(error)
             }
