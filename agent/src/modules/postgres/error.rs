@@ -200,6 +200,28 @@ pub enum PostgresError {
         /// What it said.
         stderr: String,
     },
+    /// A statement of a dump, or a row of it, was refused.
+    #[error("{}:{line}: {source}", path.display())]
+    Restore {
+        /// The dump.
+        path: PathBuf,
+        /// Line of the statement, of the place in it that the server named, or of the row.
+        line: u64,
+        /// The statement, cut short.
+        statement: String,
+        /// What was said.
+        source: Box<SqlError>,
+    },
+    /// The dump is of a newer server than the one that it should go into.
+    #[error("the dump {} is of PostgreSQL {dumped}, the server is {server}", path.display())]
+    NewerDump {
+        /// The dump.
+        path: PathBuf,
+        /// Version that was dumped.
+        dumped: String,
+        /// Version of the server.
+        server: String,
+    },
     /// The target of a restore holds something.
     #[error("database `{db}` is not empty: it holds {objects}")]
     TargetNotEmpty {
@@ -297,7 +319,8 @@ impl PostgresError {
         match self {
             Self::Sql { source, .. }
             | Self::Connect { source, .. }
-            | Self::Script { source, .. } => source.is_full_disk(),
+            | Self::Script { source, .. }
+            | Self::Restore { source, .. } => source.is_full_disk(),
             Self::Program { stderr, .. } => stderr.contains("No space left on device"),
             _ => false,
         }
@@ -324,6 +347,8 @@ impl ModuleFailure for PostgresError {
                 program: "psql", ..
             } => "postgresql::psql_failed",
             Self::Program { .. } => "postgresql::pg_dump_failed",
+            Self::Restore { .. } => "postgresql::restore_failed",
+            Self::NewerDump { .. } => "postgresql::newer_dump",
             Self::TargetNotEmpty { .. } => "postgresql::target_not_empty",
             Self::ForeignDatabase { .. } => "postgresql::foreign_database",
             Self::SchemaVersion { .. } => "postgresql::schema_version",
@@ -378,7 +403,13 @@ impl ModuleFailure for PostgresError {
                  overwritten",
                 path.display()
             ),
-            Self::Program {
+            Self::NewerDump { .. } => {
+                "restore it into a server of the same or a newer version: an older \
+                 one does not know all that may be in it"
+                    .into()
+            }
+            Self::Restore { .. }
+            | Self::Program {
                 program: "psql", ..
             } => "the database was not changed: the dump goes \
                  into a database of its own that is only renamed when it is whole"
@@ -426,7 +457,16 @@ impl ModuleFailure for PostgresError {
                 map.insert("rc".into(), (*rc).into());
                 map.insert("stderr".into(), stderr.as_str().into());
             }
+            Self::Restore { line, .. } => {
+                map.insert("line".into(), (*line).into());
+            }
+            _ => {}
+        }
+        match self {
             Self::Script {
+                statement, source, ..
+            }
+            | Self::Restore {
                 statement, source, ..
             } => {
                 map.insert("statement".into(), statement.as_str().into());

@@ -121,39 +121,44 @@ async fn broken_dumps_and_scripts_change_nothing() {
         (
             "cut at a line end",
             text[..line_end].to_owned(),
-            "postgresql::bad_dump",
+            ["postgresql::bad_dump"; 2],
         ),
         // Only the hash knows of this one.
         (
             "row lost, trailer whole",
             text.replacen("1\t\\N\n", "", 1),
-            "postgresql::checksum",
+            ["postgresql::checksum"; 2],
         ),
         (
             "hole with trailer",
             format!("{}{trailer}", &text[..line_end]),
-            "postgresql::psql_failed",
+            ["postgresql::bad_dump", "postgresql::psql_failed"],
         ),
         (
             "bad line",
             text.replacen("CREATE TABLE", "CREATE TABEL", 1),
-            "postgresql::psql_failed",
+            ["postgresql::restore_failed", "postgresql::psql_failed"],
         ),
         (
             "connect inside",
             text.replacen("COPY public.odd", "\\connect postgres\nCOPY public.odd", 1),
-            "postgresql::bad_dump",
+            ["postgresql::bad_dump"; 2],
         ),
     ];
     let good = super::files::hash_file(&dest, |_| {}).expect("hash").1;
-    for (what, content, expected) in cases {
-        assert_ne!(content, text, "{what}");
+    let methods = ["parallel", "psql"];
+    let tries = cases.iter().flat_map(|(what, content, expected)| {
+        let of = move |(method, code): (&'static str, &'static str)| (*what, content, method, code);
+        methods.into_iter().zip(*expected).map(of)
+    });
+    for (what, content, method, expected) in tries {
+        assert_ne!(*content, text, "{what}");
         std::fs::write(&broken, content).expect("write");
-        eprintln!("{what}");
+        eprintln!("{what}, {method}");
         let failed = run(
             &other.ctx,
             "postgresql_restore",
-            json!({"src": broken, "checksum": good}),
+            json!({"src": broken, "checksum": good, "method": method}),
         )
         .await;
         assert_eq!(code(failed.expect_err(what)), expected, "{what}");

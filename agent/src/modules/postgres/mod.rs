@@ -4,7 +4,10 @@ mod checksum;
 pub mod connect;
 mod data_dir;
 mod dump;
+mod dump_lexer;
 mod dump_pipe;
+mod dump_reader;
+mod dump_statement;
 mod dump_text;
 pub mod error;
 mod files;
@@ -20,13 +23,18 @@ mod json;
 #[cfg(test)]
 mod live_kill_tests;
 #[cfg(test)]
+mod live_restore_tests;
+#[cfg(test)]
 mod live_rig;
 #[cfg(test)]
 mod live_tests;
 mod ping;
 mod query;
 mod restore;
+mod restore_parallel;
+mod restore_pool;
 mod restore_psql;
+mod restore_session;
 mod restore_target;
 mod schema_version;
 mod script;
