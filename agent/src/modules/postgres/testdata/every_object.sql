@@ -33,7 +33,7 @@ CREATE TABLE app.parent (
     amount app.positive,
     feeling app.mood DEFAULT 'hap;py',
     doubled integer GENERATED ALWAYS AS (amount * 2) STORED,
-    both app.pair,
+    duo app.pair,
     during tsrange,
     f4 real, f8 double precision, n numeric(20, 5), b bytea, j jsonb, x xml, ts timestamptz, iv interval,
     list text[], bits bit(5), addr inet,
@@ -44,9 +44,9 @@ COMMENT ON TABLE app.parent IS 'COPY app.parent FROM stdin;';
 COMMENT ON COLUMN app.parent.code IS '\. and \connect';
 COMMENT ON CONSTRAINT named ON app.parent IS 'a check';
 COMMENT ON CONSTRAINT no_overlap ON app.parent IS 'an exclusion';
-INSERT INTO app.parent (code, amount, both, during, f4, f8, n, b, j, x, ts, iv, list, bits, addr)
+INSERT INTO app.parent (code, amount, duo, during, f4, f8, n, b, j, x, ts, iv, list, bits, addr)
 SELECT 'c' || i, i, ROW(i, E'a\tb\\')::app.pair,
-    tsrange(timestamp '2000-01-01' + i * interval '1 day', timestamp '2000-01-01' + i * interval '1 day 1 hour'),
+    tsrange(timestamp '2000-01-01' + i * interval '1 day', timestamp '2000-01-01 01:00' + i * interval '1 day'),
     i / 3.0, i / 7.0, i / 11.0, decode(md5(i::text), 'hex'), ('{"k": "a\\n' || i || '"}')::jsonb,
     '<a>;</a>', timestamptz '2020-02-02' + i * interval '1 hour', i * interval '1 minute',
     ARRAY['a', NULL, '\.', '{x}'], B'10101', '10.0.0.1'
