@@ -256,6 +256,20 @@ pub enum PostgresError {
         /// The same for programs.
         details: Vec<Value>,
     },
+    /// Files that a database names are not as it says.
+    #[error("of {looked_up} files in {} {missing} are missing and {wrong_size} have another size: {}", dir.display(), shown(files))]
+    Files {
+        /// The folder.
+        dir: PathBuf,
+        /// How many were looked up.
+        looked_up: u64,
+        /// How many are not there.
+        missing: u64,
+        /// How many are longer or shorter than the database says.
+        wrong_size: u64,
+        /// The first of them, each with what is wrong.
+        files: Vec<String>,
+    },
     /// A data directory is not as it should be.
     #[error("the data directory {} {message}", path.display())]
     DataDirectory {
@@ -353,6 +367,7 @@ impl ModuleFailure for PostgresError {
             Self::ForeignDatabase { .. } => "postgresql::foreign_database",
             Self::SchemaVersion { .. } => "postgresql::schema_version",
             Self::Differs { .. } => "postgresql::differs",
+            Self::Files { .. } => "postgresql::files",
             Self::DataDirectory { code, .. } => code,
             Self::Path(error) => error.code(),
         }
@@ -434,6 +449,10 @@ impl ModuleFailure for PostgresError {
             Self::Differs { .. } => "do not go on with this database; the original is untouched. \
                  Look at the named tables on both sides"
                 .into(),
+            Self::Files { dir, .. } => format!(
+                "is {} the right folder? The database was only read; what is missing was missing before",
+                dir.display()
+            ),
             Self::Path(error) => return error.help(),
             _ => return None,
         })
@@ -456,6 +475,18 @@ impl ModuleFailure for PostgresError {
             Self::Program { rc, stderr, .. } => {
                 map.insert("rc".into(), (*rc).into());
                 map.insert("stderr".into(), stderr.as_str().into());
+            }
+            Self::Files {
+                looked_up,
+                missing,
+                wrong_size,
+                files,
+                ..
+            } => {
+                map.insert("looked_up".into(), (*looked_up).into());
+                map.insert("missing".into(), (*missing).into());
+                map.insert("wrong_size".into(), (*wrong_size).into());
+                map.insert("files".into(), files.clone().into());
             }
             Self::Restore { line, .. } => {
                 map.insert("line".into(), (*line).into());

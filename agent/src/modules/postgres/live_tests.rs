@@ -80,6 +80,55 @@ async fn content_is_the_same_after_dump_and_restore_between_versions() {
     drop(rig);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_rows_name_are_looked_up() {
+    let rig = Rig::new();
+    let server = rig.server("server", &rig.old, true).await;
+    sql(
+        &server,
+        "CREATE TABLE location (pk int, storage_path text, object_size bigint)",
+    )
+    .await;
+    sql(
+        &server,
+        "INSERT INTO location SELECT i, 'a/' || i, 3 FROM generate_series(1, 2500) i",
+    )
+    .await;
+    let files = rig.dir.path().join("files/a");
+    std::fs::create_dir_all(&files).expect("mkdir");
+    for i in 1..=2500 {
+        std::fs::write(files.join(i.to_string()), "abc").expect("write");
+    }
+    let look = |sample: Value| {
+        let mut arguments = json!({
+            "query": "SELECT storage_path AS path, object_size AS size FROM location;",
+            "dir": rig.dir.path().join("files"),
+        });
+        if !sample.is_null() {
+            arguments["sample"] = sample;
+        }
+        run(&server.ctx, "postgresql_paths", arguments)
+    };
+    let all = look(Value::Null).await.expect("all there");
+    assert_eq!(all.result["looked_up"], 2500);
+    let some = look(json!(10)).await.expect("all there");
+    assert_eq!(
+        (&some.result["looked_up"], &some.result["rows"]),
+        (&json!(10), &json!(2500))
+    );
+    std::fs::remove_file(files.join("1234")).expect("remove");
+    std::fs::write(files.join("77"), "abcd").expect("write");
+    let error = look(Value::Null).await.expect_err("two are not right");
+    assert!(
+        error
+            .to_string()
+            .contains("a/77: 4 bytes instead of 3; a/1234: is not there"),
+        "{error}"
+    );
+    assert_eq!(code(error), "postgresql::files");
+    drop(rig);
+}
+
 /// Starts a second server on the data of `old`, which must be refused.
 async fn service_again(rig: &Rig, image: &str) -> String {
     let container: DockerContainer = serde_json::from_value(json!({

@@ -28,6 +28,7 @@ mod live_restore_tests;
 mod live_rig;
 #[cfg(test)]
 mod live_tests;
+mod paths;
 mod ping;
 mod query;
 mod restore;
@@ -48,6 +49,7 @@ pub use data_dir::PostgresqlDataDirectory;
 pub use dump::PostgresqlDump;
 pub use error::{PostgresError, SqlError};
 pub use initdb::PostgresqlInitdb;
+pub use paths::PostgresqlPaths;
 pub use ping::PostgresqlPing;
 pub use query::{PostgresqlQuery, PostgresqlSelect};
 pub use restore::PostgresqlRestore;
@@ -65,6 +67,7 @@ pub fn modules() -> Vec<ModuleSpec> {
         spec_of::<PostgresqlDataDirectory>(),
         spec_of::<PostgresqlDump>(),
         spec_of::<PostgresqlInitdb>(),
+        spec_of::<PostgresqlPaths>(),
         spec_of::<PostgresqlPing>(),
         spec_of::<PostgresqlQuery>(),
         spec_of::<PostgresqlSelect>(),
