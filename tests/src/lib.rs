@@ -14,5 +14,6 @@ pub mod migration;
 pub mod schema;
 pub mod server;
 pub mod site;
+pub mod timing;
 pub mod tool;
 pub mod workplace;

@@ -106,7 +106,9 @@ async fn same(server: &Server, ours: &str, theirs: &str) {
     assert_eq!(psql(server, ours, state), psql(server, theirs, state));
 }
 
-async fn restores_as_psql_does(image: fn(&Rig) -> &String) {
+/// `inserts`: also from a dump with INSERTs. 13 writes DEFAULT for generated columns there, and refuses it in
+/// INSERTs of several rows.
+async fn restores_as_psql_does(image: fn(&Rig) -> &String, inserts: bool) {
     let rig = Rig::new();
     let server = rig.server("server", image(&rig), true).await;
     psql(&server, "pacsdb", OBJECTS);
@@ -148,7 +150,9 @@ async fn restores_as_psql_does(image: fn(&Rig) -> &String) {
     same(&server, "latin_ours", "latin_theirs").await;
     same(&server, "latin_ours", "ours").await;
 
-    // Rows as INSERTs.
+    if !inserts {
+        return;
+    }
     let inserts = inside(
         &server,
         &[],
@@ -164,12 +168,12 @@ async fn restores_as_psql_does(image: fn(&Rig) -> &String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_of_object_comes_out_as_psql_makes_it_on_13() {
-    restores_as_psql_does(|rig| &rig.old).await;
+    restores_as_psql_does(|rig| &rig.old, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_of_object_comes_out_as_psql_makes_it_on_15() {
-    restores_as_psql_does(|rig| &rig.new).await;
+    restores_as_psql_does(|rig| &rig.new, true).await;
 }
 
 /// Writes a changed dump, restores it, and returns message and SQLSTATE of what came of it.

@@ -199,15 +199,16 @@ impl Pool {
         self.changed.notify_waiters();
     }
 
-    /// Returns the failure, once.
+    /// Fails once a job has failed, with its error the first time.
     ///
     /// # Errors
     /// A job failed.
     pub fn check(&self) -> Result<(), ModuleError> {
         let mut state = self.lock();
-        match state.failed.take() {
-            Some(error) => Err(error),
-            None => Ok(()),
+        match (state.failed.take(), state.stopped) {
+            (Some(error), _) => Err(error),
+            (None, true) => Err(ModuleError::Cancelled),
+            (None, false) => Ok(()),
         }
     }
 
@@ -301,5 +302,6 @@ mod tests {
         pool.done(&first.claim, Err(ModuleError::Cancelled));
         assert!(pool.take().await.is_none());
         assert!(pool.idle().await.is_err());
+        assert!(pool.check().is_err(), "it stays failed");
     }
 }

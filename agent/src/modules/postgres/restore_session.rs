@@ -276,7 +276,7 @@ impl Session {
         let sink = begun.map_err(|error| shared.failed(line - 1, &text, error))?;
         tokio::pin!(sink);
         let mut offset = load.from.offset;
-        while offset < load.to.offset {
+        while offset < load.to.offset && !shared.ctx.cancel.is_cancelled() {
             let chunk = read_chunk(shared, offset, load.to.offset).await?;
             let read = chunk.len() as u64;
             offset += read;
