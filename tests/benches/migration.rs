@@ -9,6 +9,7 @@ use clap::Parser;
 use lab::agent::{self, Agent};
 use lab::error::{LabError, io_error};
 use lab::site::{Scale, Site};
+use lab::timing::{median, settle, shown};
 
 /// Times the whole migration against the guide's commands.
 #[derive(Parser)]
@@ -53,10 +54,10 @@ fn main() -> Result<(), LabError> {
             "| {} | {} | {} | {} | {:.2} | {} | {:.2} | {} | {:.1} |",
             scale.letter(),
             arguments.runs,
-            shown(&figures.agent),
-            shown(&figures.same_steps),
+            shown(&figures.agent, 1),
+            shown(&figures.same_steps, 1),
             ratio(&figures.same_steps),
-            shown(&figures.guide),
+            shown(&figures.guide, 1),
             ratio(&figures.guide),
             median(&figures.rerun).as_millis(),
             figures.peak_kib as f64 / 1024.0,
@@ -116,33 +117,8 @@ fn by_the_agent(scale: Scale, figures: &mut Figures) -> Result<(), LabError> {
     Ok(())
 }
 
-/// Everything that the setting up left to be written is written before the clock starts.
-fn settle() -> Result<(), LabError> {
-    lab::tool::run(&mut Command::new("sync"), "write out what is pending").map(|_| ())
-}
-
 fn peak_kib(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
-}
-
-fn median(times: &[Duration]) -> Duration {
-    let mut sorted = times.to_vec();
-    sorted.sort();
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-}
-
-fn shown(times: &[Duration]) -> String {
-    let mut sorted = times.to_vec();
-    sorted.sort();
-    match (sorted.first(), sorted.last()) {
-        (Some(low), Some(high)) => format!(
-            "{:.1} [{:.1}-{:.1}]",
-            median(times).as_secs_f64(),
-            low.as_secs_f64(),
-            high.as_secs_f64()
-        ),
-        _ => String::new(),
-    }
 }

@@ -16,5 +16,6 @@ pub mod scene;
 pub mod schema;
 pub mod server;
 pub mod site;
+pub mod timing;
 pub mod tool;
 pub mod workplace;

@@ -14,11 +14,14 @@ use serde_json::{Value, json};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
+/// The database that a dump is restored into, as it is called until it is whole.
+const RESTORING: &str = "pacsdb_restoring";
+
 /// Where in a task the agent is killed.
 enum Moment<'a> {
     /// As soon as the journal says that the task has started.
     Started,
-    /// While this program works in a container of this service.
+    /// While this program, or a process that says this of itself, works in a container of this service.
     Program(&'a str, &'a str),
     /// As soon as this path is there, or is not there any more.
     Appears(PathBuf),
@@ -77,7 +80,7 @@ fn a_run_killed_in_the_first_dump_is_continued() -> Outcome {
 
 #[test]
 fn a_run_killed_in_the_restore_is_continued() -> Outcome {
-    killed_at("restore-work", |_| Moment::Program("pacs_work", "psql"))
+    killed_at("restore-work", |_| Moment::Program("pacs_work", RESTORING))
 }
 
 #[test]
@@ -89,7 +92,7 @@ fn a_run_killed_in_the_second_dump_is_continued() -> Outcome {
 
 #[test]
 fn a_run_killed_in_the_restore_into_the_new_server_is_continued() -> Outcome {
-    killed_at("restore-new", |_| Moment::Program("pacs_new", "psql"))
+    killed_at("restore-new", |_| Moment::Program("pacs_new", RESTORING))
 }
 
 #[test]
@@ -172,14 +175,16 @@ fn at_once(run: &mut Running, mut condition: impl FnMut() -> bool) -> Outcome {
     Ok(())
 }
 
-/// Tells whether a program of this name runs in a container: its control group has the container's id.
+/// Tells whether a program of this name, or a session of PostgreSQL's that names this in its title, runs in
+/// a container: its control group has the container's id.
 fn works_in(program: &str, container_id: &str) -> bool {
     let Ok(processes) = fs::read_dir("/proc") else {
         return false;
     };
     processes.flatten().any(|process| {
         let read = |name: &str| fs::read_to_string(process.path().join(name)).unwrap_or_default();
-        read("comm").trim() == program && read("cgroup").contains(container_id)
+        (read("comm").trim() == program || read("cmdline").contains(program))
+            && read("cgroup").contains(container_id)
     })
 }
 
@@ -276,7 +281,7 @@ fn power_lost_in_a_restore_is_survived() -> Outcome {
         .container("pacs_work")
         .ok_or("the service has a container")?;
     let id = docker(&["inspect", "--format", "{{.Id}}", &container])?;
-    run.wait_for("psql", || works_in("psql", id.trim()))?;
+    run.wait_for("its session", || works_in(RESTORING, id.trim()))?;
     run.kill()?;
     // The server has no time to write anything out either.
     docker(&["kill", &container])?;

@@ -144,7 +144,7 @@ fn show(command: &Command) {
     println!("$ {}\n", words.join(" "));
 }
 
-/// Starts a run and kills it while psql is at work in the work server.
+/// Starts a run and kills it while the work server is being restored into.
 fn kill_in_the_restore(agent: &Agent) -> Result<(), LabError> {
     let mut run = agent
         .run()
@@ -152,12 +152,17 @@ fn kill_in_the_restore(agent: &Agent) -> Result<(), LabError> {
         .map_err(io_error("run", &agent.binary))?;
     let patience = Duration::from_secs(600);
     agent.wait_for_record(&mut run, "task_started", "restore-work", patience)?;
-    agent::wait_for(&mut run, "psql at work", Duration::from_secs(60), || {
-        restoring_container(agent).is_some_and(|name| {
-            images::docker(&["top", &name, "-eo", "pid,args"])
-                .is_ok_and(|list| list.contains(" psql "))
-        })
-    })?;
+    agent::wait_for(
+        &mut run,
+        "the restore at work",
+        Duration::from_secs(60),
+        || {
+            restoring_container(agent).is_some_and(|name| {
+                images::docker(&["top", &name, "-eo", "pid,args"])
+                    .is_ok_and(|list| list.contains("pacsdb_restoring"))
+            })
+        },
+    )?;
     // `kill` sends SIGKILL: no handler runs, nothing is cleaned up.
     run.kill().map_err(io_error("kill", &agent.binary))?;
     let status = run.wait().map_err(io_error("wait for", &agent.binary))?;

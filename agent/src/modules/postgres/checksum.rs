@@ -57,6 +57,41 @@ fn row_text<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
     }
 }
 
+/// Which blocks of a table are read: from one, up to another or the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blocks {
+    /// The first.
+    pub from: u32,
+    /// The first that is not read any more.
+    pub to: Option<u32>,
+}
+
+impl Blocks {
+    /// Cuts a table into as many parts, which together are all of it, whatever is added behind.
+    #[must_use]
+    pub fn parts(blocks: u32, parts: u32) -> Vec<Self> {
+        let parts = parts.clamp(1, blocks.max(1));
+        let at = |part: u32| (u64::from(blocks) * u64::from(part) / u64::from(parts)) as u32;
+        (0..parts)
+            .map(|part| Self {
+                from: at(part),
+                to: (part + 1 < parts).then(|| at(part + 1)),
+            })
+            .collect()
+    }
+
+    fn condition(self) -> String {
+        let from = (self.from > 0).then(|| format!("ctid >= '({},0)'::tid", self.from));
+        let to = self.to.map(|to| format!("ctid < '({to},0)'::tid"));
+        let both: Vec<String> = from.into_iter().chain(to).collect();
+        if both.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {}", both.join(" AND "))
+        }
+    }
+}
+
 /// Returns the query. Its row: count, two sums, and two more for the kept columns (NULL without).
 #[must_use]
 pub fn table_query(
@@ -64,6 +99,7 @@ pub fn table_query(
     table: &str,
     columns: &[Column],
     changed: Option<&BTreeSet<String>>,
+    blocks: Blocks,
 ) -> String {
     let kept = changed.map(|changed| {
         row_text(
@@ -87,7 +123,7 @@ pub fn table_query(
     // OFFSET 0 keeps the planner from pulling the inner query up, which would compute each md5
     // once per half.
     format!(
-        "SELECT count(*), {}, {}, {kept_sums} FROM (SELECT pg_catalog.md5({}) AS h{} FROM ONLY {}.{} \
+        "SELECT count(*), {}, {}, {kept_sums} FROM (SELECT pg_catalog.md5({}) AS h{} FROM ONLY {}.{}{} \
          OFFSET 0) AS rows_of_table",
         half("h", 1),
         half("h", 17),
@@ -95,15 +131,62 @@ pub fn table_query(
         kept_column.unwrap_or_default(),
         ident(schema),
         ident(table),
+        blocks.condition(),
     )
 }
 
-/// Joins the two sums to one checksum of 64 hex digits.
-#[must_use]
-pub fn join_sums(first: &str, second: &str) -> Option<String> {
-    // Two's complement: a negative sum has its own 128 bits.
-    let number = |text: &str| text.parse::<i128>().ok().map(|sum| sum as u128);
-    Some(format!("{:032x}{:032x}", number(first)?, number(second)?))
+/// Rows and sums of a table, or of a part of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Number of rows.
+    pub rows: u64,
+    all: [i128; 2],
+    kept: Option<[i128; 2]>,
+}
+
+impl Sums {
+    /// Takes the row that [`table_query`] gives.
+    #[must_use]
+    pub fn read(rows: i64, all: [&str; 2], kept: [Option<&str>; 2]) -> Option<Self> {
+        let pair = |[a, b]: [&str; 2]| Some([a.parse().ok()?, b.parse().ok()?]);
+        let kept = match kept {
+            [Some(a), Some(b)] => Some(pair([a, b])?),
+            _ => None,
+        };
+        Some(Self {
+            rows: u64::try_from(rows).ok()?,
+            all: pair(all)?,
+            kept,
+        })
+    }
+
+    /// Adds another part of the same table; the order of parts does not matter.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let add = |a: [i128; 2], b: [i128; 2]| [a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])];
+        Self {
+            rows: self.rows + other.rows,
+            all: add(self.all, other.all),
+            kept: self.kept.zip(other.kept).map(|(a, b)| add(a, b)),
+        }
+    }
+
+    /// Returns the checksum over all columns, 64 hex digits.
+    #[must_use]
+    pub fn checksum(&self) -> String {
+        hex_of(self.all)
+    }
+
+    /// Returns the checksum over the columns that are kept.
+    #[must_use]
+    pub fn kept(&self) -> Option<String> {
+        self.kept.map(hex_of)
+    }
+}
+
+/// Two's complement: a negative sum has its own 128 bits.
+fn hex_of([first, second]: [i128; 2]) -> String {
+    format!("{:032x}{:032x}", first as u128, second as u128)
 }
 
 #[cfg(test)]
@@ -117,7 +200,13 @@ mod tests {
             float,
         };
         let columns = [column("b", Float::No), column("a\"", Float::Double)];
-        let query = table_query("public", "t", &columns, Some(&["b".to_owned()].into()));
+        let query = table_query(
+            "public",
+            "t",
+            &columns,
+            Some(&["b".to_owned()].into()),
+            Blocks { from: 0, to: None },
+        );
         assert!(
             query.contains(r#"md5(ROW(pg_catalog.float8send("a"""), "b")::text) AS h"#),
             "{query}"
@@ -129,11 +218,42 @@ mod tests {
     }
 
     #[test]
-    fn sums_join_to_fixed_width() {
+    fn sums_have_a_fixed_width_and_parts_add_up() {
+        let read = |rows, a, b| Sums::read(rows, [a, b], [None, None]).expect("numbers");
         assert_eq!(
-            join_sums("0", "-1").as_deref(),
-            Some("00000000000000000000000000000000ffffffffffffffffffffffffffffffff")
+            read(1, "0", "-1").checksum(),
+            "00000000000000000000000000000000ffffffffffffffffffffffffffffffff"
         );
-        assert_eq!(join_sums("x", "1"), None);
+        assert_eq!(Sums::read(1, ["x", "1"], [None, None]), None);
+        let whole = read(5, "-7", "12");
+        assert_eq!(read(2, "-10", "2").plus(read(3, "3", "10")), whole);
+        assert_eq!(whole.kept(), None);
+        let kept = |a, b| Sums::read(1, ["0", "0"], [Some(a), Some(b)]).expect("numbers");
+        assert_eq!(
+            kept("1", "2").plus(kept("3", "4")).kept(),
+            kept("4", "6").kept()
+        );
+    }
+
+    #[test]
+    fn parts_are_the_whole_table() {
+        for (blocks, wanted) in [(0, 4), (1, 4), (7, 3), (1000, 8), (u32::MAX, 2)] {
+            let parts = Blocks::parts(blocks, wanted);
+            assert_eq!(parts[0].from, 0);
+            assert_eq!(
+                parts[parts.len() - 1].to,
+                None,
+                "rows behind the last block too"
+            );
+            for pair in parts.windows(2) {
+                assert_eq!(pair[0].to, Some(pair[1].from));
+                assert!(pair[0].from < pair[1].from);
+            }
+        }
+        assert_eq!(Blocks::parts(7, 1)[0].condition(), "");
+        assert_eq!(
+            Blocks::parts(9, 3)[1].condition(),
+            " WHERE ctid >= '(3,0)'::tid AND ctid < '(6,0)'::tid"
+        );
     }
 }

@@ -200,6 +200,28 @@ pub enum PostgresError {
         /// What it said.
         stderr: String,
     },
+    /// A statement of a dump, or a row of it, was refused.
+    #[error("{}:{line}: {source}", path.display())]
+    Restore {
+        /// The dump.
+        path: PathBuf,
+        /// Line of the statement, of the place in it that the server named, or of the row.
+        line: u64,
+        /// The statement, cut short.
+        statement: String,
+        /// What was said.
+        source: Box<SqlError>,
+    },
+    /// The dump is of a newer server than the one that it should go into.
+    #[error("the dump {} is of PostgreSQL {dumped}, the server is {server}", path.display())]
+    NewerDump {
+        /// The dump.
+        path: PathBuf,
+        /// Version that was dumped.
+        dumped: String,
+        /// Version of the server.
+        server: String,
+    },
     /// The target of a restore holds something.
     #[error("database `{db}` is not empty: it holds {objects}")]
     TargetNotEmpty {
@@ -247,6 +269,20 @@ pub enum PostgresError {
         differences: Vec<String>,
         /// The same for programs.
         details: Vec<Value>,
+    },
+    /// Files that a database names are not as it says.
+    #[error("of {looked_up} files in {} {missing} are missing and {wrong_size} have another size: {}", dir.display(), shown(files))]
+    Files {
+        /// The folder.
+        dir: PathBuf,
+        /// How many were looked up.
+        looked_up: u64,
+        /// How many are not there.
+        missing: u64,
+        /// How many are longer or shorter than the database says.
+        wrong_size: u64,
+        /// The first of them, each with what is wrong.
+        files: Vec<String>,
     },
     /// A data directory is not as it should be.
     #[error("the data directory {} {message}", path.display())]
@@ -311,7 +347,8 @@ impl PostgresError {
         match self {
             Self::Sql { source, .. }
             | Self::Connect { source, .. }
-            | Self::Script { source, .. } => source.is_full_disk(),
+            | Self::Script { source, .. }
+            | Self::Restore { source, .. } => source.is_full_disk(),
             Self::Program { stderr, .. } => stderr.contains("No space left on device"),
             _ => false,
         }
@@ -338,11 +375,14 @@ impl ModuleFailure for PostgresError {
                 program: "psql", ..
             } => "postgresql::psql_failed",
             Self::Program { .. } => "postgresql::pg_dump_failed",
+            Self::Restore { .. } => "postgresql::restore_failed",
+            Self::NewerDump { .. } => "postgresql::newer_dump",
             Self::TargetNotEmpty { .. } => "postgresql::target_not_empty",
             Self::ForeignDatabase { .. } => "postgresql::foreign_database",
             Self::SchemaVersion { .. } => "postgresql::schema_version",
             Self::SchemaHalfDone { .. } => "postgresql::schema_half_done",
             Self::Differs { .. } => "postgresql::differs",
+            Self::Files { .. } => "postgresql::files",
             Self::DataDirectory { code, .. } => code,
             Self::Path(error) => error.code(),
         }
@@ -393,7 +433,13 @@ impl ModuleFailure for PostgresError {
                  overwritten",
                 path.display()
             ),
-            Self::Program {
+            Self::NewerDump { .. } => {
+                "restore it into a server of the same or a newer version: an older \
+                 one does not know all that may be in it"
+                    .into()
+            }
+            Self::Restore { .. }
+            | Self::Program {
                 program: "psql", ..
             } => "the database was not changed: the dump goes \
                  into a database of its own that is only renamed when it is whole"
@@ -422,6 +468,10 @@ impl ModuleFailure for PostgresError {
             Self::Differs { .. } => "do not go on with this database; the original is untouched. \
                  Look at the named tables on both sides"
                 .into(),
+            Self::Files { dir, .. } => format!(
+                "is {} the right folder? The database was only read; what is missing was missing before",
+                dir.display()
+            ),
             Self::Path(error) => return error.help(),
             _ => return None,
         })
@@ -451,7 +501,28 @@ impl ModuleFailure for PostgresError {
                 map.insert("rc".into(), (*rc).into());
                 map.insert("stderr".into(), stderr.as_str().into());
             }
+            Self::Files {
+                looked_up,
+                missing,
+                wrong_size,
+                files,
+                ..
+            } => {
+                map.insert("looked_up".into(), (*looked_up).into());
+                map.insert("missing".into(), (*missing).into());
+                map.insert("wrong_size".into(), (*wrong_size).into());
+                map.insert("files".into(), files.clone().into());
+            }
+            Self::Restore { line, .. } => {
+                map.insert("line".into(), (*line).into());
+            }
+            _ => {}
+        }
+        match self {
             Self::Script {
+                statement, source, ..
+            }
+            | Self::Restore {
                 statement, source, ..
             } => {
                 map.insert("statement".into(), statement.as_str().into());

@@ -80,6 +80,55 @@ async fn content_is_the_same_after_dump_and_restore_between_versions() {
     drop(rig);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_rows_name_are_looked_up() {
+    let rig = Rig::new();
+    let server = rig.server("server", &rig.old, true).await;
+    sql(
+        &server,
+        "CREATE TABLE location (pk int, storage_path text, object_size bigint)",
+    )
+    .await;
+    sql(
+        &server,
+        "INSERT INTO location SELECT i, 'a/' || i, 3 FROM generate_series(1, 2500) i",
+    )
+    .await;
+    let files = rig.dir.path().join("files/a");
+    std::fs::create_dir_all(&files).expect("mkdir");
+    for i in 1..=2500 {
+        std::fs::write(files.join(i.to_string()), "abc").expect("write");
+    }
+    let look = |sample: Value| {
+        let mut arguments = json!({
+            "query": "SELECT storage_path AS path, object_size AS size FROM location;",
+            "dir": rig.dir.path().join("files"),
+        });
+        if !sample.is_null() {
+            arguments["sample"] = sample;
+        }
+        run(&server.ctx, "postgresql_paths", arguments)
+    };
+    let all = look(Value::Null).await.expect("all there");
+    assert_eq!(all.result["looked_up"], 2500);
+    let some = look(json!(10)).await.expect("all there");
+    assert_eq!(
+        (&some.result["looked_up"], &some.result["rows"]),
+        (&json!(10), &json!(2500))
+    );
+    std::fs::remove_file(files.join("1234")).expect("remove");
+    std::fs::write(files.join("77"), "abcd").expect("write");
+    let error = look(Value::Null).await.expect_err("two are not right");
+    assert!(
+        error
+            .to_string()
+            .contains("a/77: 4 bytes instead of 3; a/1234: is not there"),
+        "{error}"
+    );
+    assert_eq!(code(error), "postgresql::files");
+    drop(rig);
+}
+
 /// Starts a second server on the data of `old`, which must be refused.
 async fn service_again(rig: &Rig, image: &str) -> String {
     let container: DockerContainer = serde_json::from_value(json!({
@@ -121,39 +170,44 @@ async fn broken_dumps_and_scripts_change_nothing() {
         (
             "cut at a line end",
             text[..line_end].to_owned(),
-            "postgresql::bad_dump",
+            ["postgresql::bad_dump"; 2],
         ),
         // Only the hash knows of this one.
         (
             "row lost, trailer whole",
             text.replacen("1\t\\N\n", "", 1),
-            "postgresql::checksum",
+            ["postgresql::checksum"; 2],
         ),
         (
             "hole with trailer",
             format!("{}{trailer}", &text[..line_end]),
-            "postgresql::psql_failed",
+            ["postgresql::bad_dump", "postgresql::psql_failed"],
         ),
         (
             "bad line",
             text.replacen("CREATE TABLE", "CREATE TABEL", 1),
-            "postgresql::psql_failed",
+            ["postgresql::restore_failed", "postgresql::psql_failed"],
         ),
         (
             "connect inside",
             text.replacen("COPY public.odd", "\\connect postgres\nCOPY public.odd", 1),
-            "postgresql::bad_dump",
+            ["postgresql::bad_dump"; 2],
         ),
     ];
     let good = super::files::hash_file(&dest, |_| {}).expect("hash").1;
-    for (what, content, expected) in cases {
-        assert_ne!(content, text, "{what}");
+    let methods = ["parallel", "psql"];
+    let tries = cases.iter().flat_map(|(what, content, expected)| {
+        let of = move |(method, code): (&'static str, &'static str)| (*what, content, method, code);
+        methods.into_iter().zip(*expected).map(of)
+    });
+    for (what, content, method, expected) in tries {
+        assert_ne!(*content, text, "{what}");
         std::fs::write(&broken, content).expect("write");
-        eprintln!("{what}");
+        eprintln!("{what}, {method}");
         let failed = run(
             &other.ctx,
             "postgresql_restore",
-            json!({"src": broken, "checksum": good}),
+            json!({"src": broken, "checksum": good, "method": method}),
         )
         .await;
         assert_eq!(code(failed.expect_err(what)), expected, "{what}");

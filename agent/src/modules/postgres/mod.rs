@@ -4,7 +4,10 @@ mod checksum;
 pub mod connect;
 mod data_dir;
 mod dump;
+mod dump_lexer;
 mod dump_pipe;
+mod dump_reader;
+mod dump_statement;
 mod dump_text;
 pub mod error;
 mod files;
@@ -20,13 +23,19 @@ mod json;
 #[cfg(test)]
 mod live_kill_tests;
 #[cfg(test)]
+mod live_restore_tests;
+#[cfg(test)]
 mod live_rig;
 #[cfg(test)]
 mod live_tests;
+mod paths;
 mod ping;
 mod query;
 mod restore;
+mod restore_parallel;
+mod restore_pool;
 mod restore_psql;
+mod restore_session;
 mod restore_target;
 mod schema_version;
 mod script;
@@ -40,6 +49,7 @@ pub use data_dir::PostgresqlDataDirectory;
 pub use dump::PostgresqlDump;
 pub use error::{PostgresError, SqlError};
 pub use initdb::PostgresqlInitdb;
+pub use paths::PostgresqlPaths;
 pub use ping::PostgresqlPing;
 pub use query::{PostgresqlQuery, PostgresqlSelect};
 pub use restore::PostgresqlRestore;
@@ -57,6 +67,7 @@ pub fn modules() -> Vec<ModuleSpec> {
         spec_of::<PostgresqlDataDirectory>(),
         spec_of::<PostgresqlDump>(),
         spec_of::<PostgresqlInitdb>(),
+        spec_of::<PostgresqlPaths>(),
         spec_of::<PostgresqlPing>(),
         spec_of::<PostgresqlQuery>(),
         spec_of::<PostgresqlSelect>(),

@@ -1,19 +1,20 @@
 //! `postgresql_restore`: a plain dump becomes a database, whole or not at all.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio_postgres::Client;
 
 use super::connect::{FAREWELL, Server, literal, with_login};
 use super::dump_text::{self, DumpHead};
 use super::error::PostgresError;
 use super::files::sha256_of_argument;
-use super::restore_psql::{DumpReader, Psql};
+use super::restore_parallel::{Parallel, changed};
+use super::restore_psql::{DumpFeed, Psql};
 use super::restore_target::{self as databases, Mark};
 use super::sessions::{self, Whose};
 use crate::modules::context::TaskContext;
@@ -26,8 +27,10 @@ use crate::modules::module::{Advice, Kind, Module, Outcome, Plan, Recovery, Type
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// By the container's own psql, in one transaction.
+    /// By the agent itself, over several connections.
     #[default]
+    Parallel,
+    /// By the container's own psql, in one transaction.
     Psql,
 }
 
@@ -47,13 +50,19 @@ with_login! {
         /// Owner of the database. Default: the owner of the empty one, else the user.
         #[serde(default)]
         pub owner: Option<String>,
-        /// How: `psql` (default).
+        /// How: `parallel` (default) reads the dump itself and loads tables and builds indexes over
+        /// several connections; `psql` gives it to the container's psql in one transaction. What is in the
+        /// database afterwards is the same.
         #[serde(default)]
         pub method: Method,
-        /// Container that has psql and the server. Default: the service's.
+        /// Connections that load and build side by side (`parallel`). Default: as many as the host has
+        /// processors, 8 at most.
+        #[serde(default)]
+        pub connections: Option<usize>,
+        /// Container that has psql and the server (`psql`). Default: the service's.
         #[serde(default)]
         pub container: Option<String>,
-        /// Settings of the restoring session, e.g. `maintenance_work_mem: 256MB`.
+        /// Settings of the restoring sessions, e.g. `maintenance_work_mem: 256MB`.
         #[serde(default, deserialize_with = "env_map")]
         #[schemars(with = "BTreeMap<String, String>")]
         pub settings: BTreeMap<String, String>,
@@ -71,7 +80,7 @@ impl TypedModule for PostgresqlRestore {
     db: pacsdb
     src: "{{ dump.dest }}"
     checksum: "{{ dump.checksum }}"
-  register: restored   # restored.db, .tables, .bytes, .sha256, .psql
+  register: restored   # restored.db, .tables, .bytes, .sha256, .method, .rows
 "#;
 }
 
@@ -124,28 +133,12 @@ impl PostgresqlRestore {
         head: &DumpHead,
     ) -> Result<Filled, ModuleError> {
         let src = ctx.resolve(&self.src);
-        let docker = client::connect(ctx).await?;
-        let container = target(ctx, self.container.as_deref(), self.service.as_deref())?;
-        let psql = Psql {
-            docker: &docker,
-            container: &container,
-            server,
-            settings: &self.settings,
+        let (bytes, sha256, how) = match self.method {
+            Method::Parallel => self.fill_parallel(ctx, server, staging, &src).await?,
+            Method::Psql => self.fill_by_psql(ctx, server, staging, &src, head).await?,
         };
-        let version = psql.version(ctx, &src, head).await?;
-        let mut reader = DumpReader::open(&src, head.size, ctx.progress.clone()).await?;
-        psql.restore(ctx, &src, staging, &mut reader).await?;
-        let (bytes, sha256) = reader.finish();
         if bytes != head.size {
-            return Err(PostgresError::BadDump {
-                path: src,
-                message: format!(
-                    "it changed while it was read: {bytes} bytes instead of {}",
-                    head.size
-                ),
-                help: "leave the file alone during a restore, then run the playbook again".into(),
-            }
-            .into());
+            return Err(changed(&src).into());
         }
         if let Some(expected) = self.expected()?.filter(|expected| *expected != sha256) {
             return Err(PostgresError::Checksum {
@@ -166,8 +159,61 @@ impl PostgresqlRestore {
             bytes,
             sha256,
             tables,
-            psql: version,
+            how,
         })
+    }
+
+    async fn fill_parallel(
+        &self,
+        ctx: &TaskContext,
+        server: &Server,
+        staging: &str,
+        src: &Path,
+    ) -> Result<(u64, String, Map<String, Value>), ModuleError> {
+        let connections = self.connections.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(2, |processors| processors.get().min(8))
+        });
+        ctx.progress
+            .line(format!("restoring over {connections} connections"));
+        let parallel = Parallel {
+            server,
+            settings: &self.settings,
+            connections: connections.max(1),
+        };
+        let restored = parallel.restore(ctx, src, staging).await?;
+        let how = [
+            ("method".to_owned(), "parallel".into()),
+            ("connections".to_owned(), connections.into()),
+            ("rows".to_owned(), restored.rows.into()),
+        ];
+        Ok((restored.bytes, restored.sha256, how.into_iter().collect()))
+    }
+
+    async fn fill_by_psql(
+        &self,
+        ctx: &TaskContext,
+        server: &Server,
+        staging: &str,
+        src: &Path,
+        head: &DumpHead,
+    ) -> Result<(u64, String, Map<String, Value>), ModuleError> {
+        let docker = client::connect(ctx).await?;
+        let container = target(ctx, self.container.as_deref(), self.service.as_deref())?;
+        let psql = Psql {
+            docker: &docker,
+            container: &container,
+            server,
+            settings: &self.settings,
+        };
+        let version = psql.version(ctx, src, head).await?;
+        let mut feed = DumpFeed::open(src, head.size, ctx.progress.clone()).await?;
+        psql.restore(ctx, src, staging, &mut feed).await?;
+        let (bytes, sha256) = feed.finish();
+        let how = [
+            ("method".to_owned(), "psql".into()),
+            ("psql".to_owned(), version.into()),
+        ];
+        Ok((bytes, sha256, how.into_iter().collect()))
     }
 }
 
@@ -176,7 +222,8 @@ struct Filled {
     bytes: u64,
     sha256: String,
     tables: u64,
-    psql: String,
+    /// Method and what else is known of it.
+    how: Map<String, Value>,
 }
 
 async fn count_tables(server: &Server, db: &str) -> Result<u64, PostgresError> {
@@ -263,6 +310,7 @@ impl Module for PostgresqlRestore {
         let db = self.target_db(&server)?;
         let staging = staging_of(&db);
         let admin = server.connect_maintenance().await?;
+        databases::refuse_newer(&admin, &src, &head).await?;
         let there = databases::refuse_filled(&admin, &server, &db).await?;
         self.clear_staging(&admin, &staging).await?;
         let owner = self
@@ -283,9 +331,12 @@ impl Module for PostgresqlRestore {
             Err(error) => Err(error),
         };
         match restored {
-            Ok(filled) => Ok(outcome(&db, &filled.sha256, filled.tables, filled.bytes)
-                .with("psql", filled.psql)
-                .with("dump_of_server", head.server_version.clone())),
+            Ok(filled) => {
+                let mut outcome = outcome(&db, &filled.sha256, filled.tables, filled.bytes)
+                    .with("dump_of_server", head.server_version.clone());
+                outcome.result.extend(filled.how);
+                Ok(outcome)
+            }
             Err(error) => {
                 // The first error is the one that counts; what cannot be dropped now is dropped by
                 // the next attempt, which knows it by its mark. A server that stands still never answers.
@@ -311,7 +362,7 @@ impl Module for PostgresqlRestore {
             .map_or_else(|| self.target_db(&server), |db| Ok(db.to_owned()))?;
         let staging = staging_of(&db);
         let admin = server.connect_maintenance().await?;
-        // A psql whose agent was killed sees the end of its input, and commits.
+        // Their client was killed, they may still be at work. A psql sees the end of its input, and commits.
         if let Some(attempt) = &ctx.interrupted_attempt {
             sessions::end(&admin, Whose::Attempt(attempt)).await?;
         }

@@ -19,7 +19,7 @@ use crate::modules::docker::exec::{ExecEnd, ExecRequest, ExecStreams, run, run_o
 use crate::modules::error::{ModuleError, PathError};
 
 /// Reads the dump, hashes it, and follows it for what must not be in it.
-pub struct DumpReader {
+pub struct DumpFeed {
     file: tokio::fs::File,
     hasher: Sha256,
     finder: ConnectFinder,
@@ -29,7 +29,7 @@ pub struct DumpReader {
     failed: Option<io::Error>,
 }
 
-impl DumpReader {
+impl DumpFeed {
     /// Opens the dump.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl DumpReader {
     }
 }
 
-impl AsyncRead for DumpReader {
+impl AsyncRead for DumpFeed {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -132,7 +132,7 @@ impl Psql<'_> {
         ctx: &TaskContext,
         src: &Path,
         db: &str,
-        reader: &mut DumpReader,
+        reader: &mut DumpFeed,
     ) -> Result<(), ModuleError> {
         let request = self.request(ctx, db);
         let mut hear = |line: &str| ctx.progress.line(ctx.redactor.text(line));

@@ -3,9 +3,12 @@
 //! A dump goes into `<db>_restoring`, which gets its final name only when everything is proved. What
 //! has been proved stands in the database's comment, which is as durable as the database itself.
 
+use std::path::Path;
+
 use tokio_postgres::Client;
 
 use super::connect::{Server, ident, literal};
+use super::dump_text::DumpHead;
 use super::error::PostgresError;
 use super::sessions::{self, Whose};
 
@@ -159,6 +162,41 @@ pub async fn refuse_filled(
     }
 }
 
+/// Refuses a dump of a newer server than this one.
+///
+/// # Errors
+/// It is of a newer major version, or the server does not answer.
+pub async fn refuse_newer(
+    client: &Client,
+    path: &Path,
+    head: &DumpHead,
+) -> Result<(), PostgresError> {
+    let row = client
+        .query_one("SELECT current_setting('server_version')", &[])
+        .await
+        .map_err(PostgresError::sql("ask the server for its version"))?;
+    let server: String = row.get(0);
+    match &head.server_version {
+        Some(dumped) if major(dumped) > major(&server) => Err(PostgresError::NewerDump {
+            path: path.to_path_buf(),
+            dumped: dumped.clone(),
+            server,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// `9.6.24` is (9, 6), `15.18 (Debian …)` is (15, 0): from 10 on the second number is a minor release.
+fn major(version: &str) -> (u32, u32) {
+    let mut numbers = version
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    match (numbers.next(), numbers.next()) {
+        (Some(first), Some(second)) if first < 10 => (first, second),
+        (first, _) => (first.unwrap_or(0), 0),
+    }
+}
+
 /// Makes the database that gets the dump, and marks it.
 ///
 /// # Errors
@@ -254,6 +292,14 @@ pub async fn put_in_place(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_newer_major_version_is_newer() {
+        assert!(major("15.18 (Debian 15.18-0+deb12u1)") == major("15.6"));
+        assert!(major("13.16") > major("9.6.24"));
+        assert!(major("9.6.24") > major("9.5.1"));
+        assert!(major("18beta1") > major("17.2"));
+    }
 
     #[test]
     fn marks_survive_being_written() {

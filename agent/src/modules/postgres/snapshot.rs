@@ -10,9 +10,9 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
-use super::checksum::{Column, Float, join_sums, table_query};
+use super::checksum::{Blocks, Column, Float, Sums, table_query};
 use super::connect::{Server, cancellable, ident, literal, with_login};
-use super::error::PostgresError;
+use super::error::{PostgresError, SqlError};
 use super::files::write_whole;
 use super::snapshot_model::{SequenceSnapshot, Snapshot, TableSnapshot, qualified};
 use crate::modules::context::TaskContext;
@@ -35,7 +35,7 @@ with_login! {
         /// File that gets the snapshot as JSON. Relative paths start at the playbook.
         #[serde(default)]
         pub dest: Option<PathBuf>,
-        /// Connections that read side by side. Default: 2.
+        /// Connections that read side by side; large tables are read in parts. Default: 2.
         #[serde(default = "two")]
         pub connections: usize,
     }
@@ -61,20 +61,62 @@ impl TypedModule for PostgresqlSnapshot {
 }
 
 /// A table to be read.
-#[derive(Debug, Clone)]
-struct Work {
+#[derive(Debug)]
+struct Table {
     schema: String,
     name: String,
     columns: Vec<Column>,
     bytes: u64,
+    blocks: u32,
     shell: TableSnapshot,
+}
+
+/// A table, or a part of one, to be read at once.
+#[derive(Debug)]
+struct Work {
+    table: Arc<Table>,
+    blocks: Blocks,
+    bytes: u64,
+}
+
+/// Tables below this size are read by one connection.
+const SMALLEST_PART: u64 = 16 << 20;
+
+/// Cuts large tables, so that no connection is left with a long one at the end.
+fn cut(tables: Vec<Table>, connections: usize, server: u32) -> Vec<Work> {
+    let total: u64 = tables.iter().map(|table| table.bytes).sum();
+    let connections = connections as u64;
+    // Before 14 a server reads a table from its beginning for each part.
+    let most = if server >= 140_000 {
+        u64::MAX
+    } else {
+        connections
+    };
+    let part = (total / (4 * connections)).max(SMALLEST_PART);
+    let mut queue = Vec::new();
+    for table in tables {
+        let parts = if connections > 1 {
+            table.bytes.div_ceil(part).clamp(1, most)
+        } else {
+            1
+        };
+        let blocks = Blocks::parts(table.blocks, u32::try_from(parts).unwrap_or(u32::MAX));
+        let bytes = table.bytes / blocks.len() as u64;
+        let table = Arc::new(table);
+        queue.extend(blocks.into_iter().map(|blocks| Work {
+            table: Arc::clone(&table),
+            blocks,
+            bytes,
+        }));
+    }
+    queue
 }
 
 /// User relations, the agent's own schema left out.
 const USER_SCHEMAS: &str =
     "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND n.nspname <> 'kaapana_agent'";
 
-async fn list_tables(client: &Client) -> Result<Vec<Work>, PostgresError> {
+async fn list_tables(client: &Client) -> Result<Vec<Table>, PostgresError> {
     let failed = || PostgresError::sql("list the tables");
     let tables = client
         .query(
@@ -83,7 +125,8 @@ async fn list_tables(client: &Client) -> Result<Vec<Work>, PostgresError> {
                  pg_table_size(c.oid), \
                  (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid), \
                  (SELECT count(*) FROM pg_constraint k WHERE k.conrelid = c.oid \
-                  AND k.contype IN ('c', 'f', 'p', 'u', 'x')) \
+                  AND k.contype IN ('c', 'f', 'p', 'u', 'x')), \
+                 pg_relation_size(c.oid) / current_setting('block_size')::bigint \
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                  WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {USER_SCHEMAS}"
             ),
@@ -136,11 +179,12 @@ async fn list_tables(client: &Client) -> Result<Vec<Work>, PostgresError> {
         .into_iter()
         .map(|row| {
             let (columns, types) = by_table.remove(&row.get::<_, u32>(0)).unwrap_or_default();
-            Work {
+            Table {
                 schema: row.get(1),
                 name: row.get(2),
                 columns,
                 bytes: unsigned(row.get(4)),
+                blocks: u32::try_from(row.get::<_, i64>(7)).unwrap_or(u32::MAX),
                 shell: TableSnapshot {
                     columns: types,
                     size_bytes: unsigned(row.get(3)),
@@ -201,36 +245,49 @@ async fn read_sequences(
     Ok(sequences)
 }
 
-async fn read_table(
+async fn read_part(
     client: &Client,
     work: &Work,
     changed: Option<&BTreeSet<String>>,
-) -> Result<TableSnapshot, PostgresError> {
-    let full = format!("{}.{}", work.schema, work.name);
-    let query = table_query(&work.schema, &work.name, &work.columns, changed);
+) -> Result<Sums, PostgresError> {
+    let table = &work.table;
+    let action = || format!("read table {}.{}", table.schema, table.name);
+    let query = table_query(
+        &table.schema,
+        &table.name,
+        &table.columns,
+        changed,
+        work.blocks,
+    );
     let row = client
         .query_one(&query, &[])
         .await
-        .map_err(PostgresError::sql(format!("read table {full}")))?;
-    let sums = |a: usize, b: usize| -> Option<String> {
-        join_sums(
-            row.get::<_, Option<&str>>(a)?,
-            row.get::<_, Option<&str>>(b)?,
-        )
-    };
+        .map_err(PostgresError::sql(action()))?;
+    Sums::read(
+        row.get(0),
+        [row.get(1), row.get(2)],
+        [row.get(3), row.get(4)],
+    )
+    .ok_or_else(|| PostgresError::Sql {
+        action: action(),
+        source: SqlError::said("the server's sums are no numbers"),
+    })
+}
+
+fn finished(table: &Table, sums: Sums, changed: Option<&BTreeSet<String>>) -> TableSnapshot {
     let kept_columns = changed.map(|changed| {
-        let kept = work.columns.iter().map(|column| column.name.clone());
+        let kept = table.columns.iter().map(|column| column.name.clone());
         let mut kept: Vec<String> = kept.filter(|name| !changed.contains(name)).collect();
         kept.sort();
         kept
     });
-    Ok(TableSnapshot {
-        rows: u64::try_from(row.get::<_, i64>(0)).unwrap_or(0),
-        checksum: sums(1, 2).unwrap_or_default(),
-        kept: sums(3, 4),
+    TableSnapshot {
+        rows: sums.rows,
+        checksum: sums.checksum(),
+        kept: sums.kept(),
         kept_columns,
-        ..work.shell.clone()
-    })
+        ..table.shell.clone()
+    }
 }
 
 impl PostgresqlSnapshot {
@@ -251,13 +308,17 @@ impl PostgresqlSnapshot {
         let lead = server.connect(db).await?;
         begin(&lead).await?;
         let failed = || PostgresError::sql("share the snapshot");
-        let version = lead.query_one("SELECT current_setting('server_version')", &[]);
-        let server_version: String = version.await.map_err(failed())?.get(0);
-        let mut queue = cancellable(&lead, &ctx.cancel, list_tables(&lead)).await?;
-        // The largest first: no connection is left with a long one at the end. `pop` takes the last.
+        let version = "SELECT current_setting('server_version'), \
+                       current_setting('server_version_num')::int4";
+        let version = lead.query_one(version, &[]).await.map_err(failed())?;
+        let server_version: String = version.get(0);
+        let tables = cancellable(&lead, &ctx.cancel, list_tables(&lead)).await?;
+        let wanted = self.connections.clamp(1, 16).min(tables.len().max(1));
+        let number = u32::try_from(version.get::<_, i32>(1)).unwrap_or(0);
+        let mut queue = cut(tables, wanted, number);
+        // The largest first. `pop` takes the last.
         queue.sort_by_key(|work| work.bytes);
         let total: u64 = queue.iter().map(|work| work.bytes).sum();
-        let wanted = self.connections.clamp(1, 16).min(queue.len().max(1));
         let mut clients = Vec::new();
         if wanted > 1 {
             let exported = lead.query_one("SELECT pg_export_snapshot()", &[]).await;
@@ -283,11 +344,24 @@ impl PostgresqlSnapshot {
         for client in clients {
             workers.spawn(drain(Arc::clone(&shared), client));
         }
-        let mut tables = BTreeMap::new();
-        while let Some(finished) = workers.join_next().await {
+        let mut parts: BTreeMap<String, (Arc<Table>, Sums)> = BTreeMap::new();
+        while let Some(ended) = workers.join_next().await {
             // The set aborts the other workers when it is dropped; their connections close.
-            tables.extend(finished.unwrap_or(Err(ModuleError::Cancelled))?);
+            for (work, sums) in ended.unwrap_or(Err(ModuleError::Cancelled))? {
+                let name = format!("{}.{}", work.table.schema, work.table.name);
+                parts
+                    .entry(name)
+                    .and_modify(|(_, so_far)| *so_far = so_far.plus(sums))
+                    .or_insert((work.table, sums));
+            }
         }
+        let tables = parts
+            .into_iter()
+            .map(|(name, (table, sums))| {
+                let table = finished(&table, sums, shared.changed.get(&name));
+                (name, table)
+            })
+            .collect();
         let mut snapshot = Snapshot {
             db: db.to_owned(),
             server_version,
@@ -308,22 +382,19 @@ struct Shared {
     ctx: TaskContext,
 }
 
-/// Reads tables until none is left.
-async fn drain(
-    shared: Arc<Shared>,
-    client: Client,
-) -> Result<BTreeMap<String, TableSnapshot>, ModuleError> {
-    let mut tables = BTreeMap::new();
+/// Reads tables, or parts of them, until none is left.
+async fn drain(shared: Arc<Shared>, client: Client) -> Result<Vec<(Work, Sums)>, ModuleError> {
+    let mut read = Vec::new();
     loop {
         let Some(work) = shared.queue.lock().await.pop() else {
-            return Ok(tables);
+            return Ok(read);
         };
-        let name = format!("{}.{}", work.schema, work.name);
+        let name = format!("{}.{}", work.table.schema, work.table.name);
         let changed = shared.changed.get(&name);
-        let table = cancellable(
+        let sums = cancellable(
             &client,
             &shared.ctx.cancel,
-            read_table(&client, &work, changed),
+            read_part(&client, &work, changed),
         )
         .await?;
         let done = shared.done.fetch_add(work.bytes, Ordering::Relaxed) + work.bytes;
@@ -331,8 +402,8 @@ async fn drain(
         shared
             .ctx
             .progress
-            .line(format!("{name}: {} rows", table.rows));
-        tables.insert(name, table);
+            .line(format!("{name}: {} rows", sums.rows));
+        read.push((work, sums));
     }
 }
 

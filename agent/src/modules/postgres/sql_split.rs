@@ -159,7 +159,7 @@ impl Scanner<'_> {
                     depth = depth.saturating_sub(1);
                     self.at += 1;
                 }
-                byte if is_name_start(byte) => self.word(&mut atomic)?,
+                byte if is_name_start(byte) => self.word(&mut atomic, depth)?,
                 byte if byte.is_ascii_digit() => {
                     // A number takes what follows it: the `$` in `1$` opens no dollar quote.
                     while self.peek(0).is_some_and(is_name_part) {
@@ -261,7 +261,7 @@ impl Scanner<'_> {
     }
 
     /// Moves past a word; `E'…'` has backslash escapes, `U&'…'`, `B'…'`, `X'…'`, `N'…'` have not.
-    fn word(&mut self, atomic: &mut Atomic) -> Result<(), Unclosed> {
+    fn word(&mut self, atomic: &mut Atomic, depth: usize) -> Result<(), Unclosed> {
         let begin = self.at;
         while self.peek(0).is_some_and(is_name_part) {
             self.at += 1;
@@ -270,7 +270,7 @@ impl Scanner<'_> {
         if word.eq_ignore_ascii_case("e") && self.peek(0) == Some(b'\'') {
             return self.quoted(b'\'', true);
         }
-        atomic.hear(word);
+        atomic.hear(word, depth);
         Ok(())
     }
 }
@@ -284,7 +284,7 @@ struct Atomic {
 }
 
 impl Atomic {
-    fn hear(&mut self, word: &str) {
+    fn hear(&mut self, word: &str, depth: usize) {
         if self.words.len() < 4 {
             self.words.push(word.to_ascii_uppercase());
             let is = |index: usize, options: &[&str]| {
@@ -296,7 +296,8 @@ impl Atomic {
             self.routine = is(0, &["CREATE"])
                 && (is(1, ROUTINES) || (is(1, &["OR"]) && is(2, &["REPLACE"]) && is(3, ROUTINES)));
         }
-        if !self.routine {
+        // As psql: what stands in parentheses opens and closes nothing.
+        if !self.routine || depth > 0 {
             return;
         }
         if word.eq_ignore_ascii_case("begin")
@@ -382,7 +383,7 @@ pub fn strip_comments(text: &str) -> String {
             }
             b'\'' | b'"' => scanner.quoted(byte, false),
             b'$' => scanner.dollar(),
-            byte if is_name_start(byte) => scanner.word(&mut Atomic::default()),
+            byte if is_name_start(byte) => scanner.word(&mut Atomic::default(), 0),
             _ => {
                 scanner.at += 1;
                 while !text.is_char_boundary(scanner.at) {

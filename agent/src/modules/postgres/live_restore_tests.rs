@@ -1,0 +1,336 @@
+//! Our own restore against psql's, on real servers: the same database from the same file, and no database
+//! from a broken one.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use super::live_rig::{Rig, Server, code, run, sql};
+use crate::modules::module::Outcome;
+
+const OBJECTS: &str = include_str!("testdata/every_object.sql");
+
+/// Runs a program of the server's container as the server's user.
+fn inside(server: &Server, options: &[&str], command: &[&str], stdin: &str) -> Output {
+    let mut child = Command::new("docker")
+        .args(["exec", "-i", "-e", "PGUSER=pacs"])
+        .args(options)
+        .arg(&server.handle.container_id)
+        .args(command)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("docker");
+    let mut pipe = child.stdin.take().expect("stdin");
+    let text = stdin.to_owned();
+    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut pipe, text.as_bytes()));
+    let output = child.wait_with_output().expect("docker");
+    writer.join().expect("thread").expect("written");
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+fn psql(server: &Server, db: &str, text: &str) -> String {
+    let command = [
+        "psql",
+        "-X",
+        "-q",
+        "-A",
+        "-t",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-d",
+        db,
+    ];
+    String::from_utf8(inside(server, &[], &command, text).stdout).expect("UTF-8")
+}
+
+/// What pg_dump says of a database, line by line in order, without what differs from call to call.
+fn described(server: &Server, db: &str, options: &[&str]) -> Vec<String> {
+    let mut command = vec!["pg_dump", "-d", db];
+    command.extend_from_slice(options);
+    let text = String::from_utf8(inside(server, &[], &command, "").stdout).expect("UTF-8");
+    let mut lines: Vec<String> = text
+        .lines()
+        .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
+        .map(str::to_owned)
+        .collect();
+    lines.sort();
+    lines
+}
+
+async fn restore(server: &Server, src: &Path, db: &str, method: &str) -> Outcome {
+    let arguments = json!({"src": src, "db": db, "method": method, "connections": 3});
+    match run(&server.ctx, "postgresql_restore", arguments).await {
+        Ok(outcome) => outcome,
+        Err(error) => panic!("{method}: {}", code(error)),
+    }
+}
+
+async fn snapshot(server: &Server, db: &str) -> Value {
+    let taken = run(&server.ctx, "postgresql_snapshot", json!({"db": db})).await;
+    Value::Object(taken.expect("snapshot").result)
+}
+
+/// Both databases hold the same: every object, every row, every large object.
+async fn same(server: &Server, ours: &str, theirs: &str) {
+    assert_eq!(
+        described(server, ours, &["-s"]),
+        described(server, theirs, &["-s"])
+    );
+    let rows = |db: &str| described(server, db, &[]);
+    assert!(rows(ours) == rows(theirs), "the rows differ");
+    let (a, b) = (snapshot(server, ours).await, snapshot(server, theirs).await);
+    assert_eq!(a["digest"], b["digest"]);
+    assert!(
+        a["total_rows"].as_u64() > Some(70_000),
+        "{}",
+        a["total_rows"]
+    );
+    for (name, table) in a["tables"].as_object().expect("tables") {
+        for number in ["indexes", "constraints"] {
+            assert_eq!(table[number], b["tables"][name][number], "{name}");
+        }
+    }
+    let large =
+        "SELECT loid, md5(string_agg(data, '' ORDER BY pageno)) FROM pg_largeobject GROUP BY loid;";
+    assert_eq!(psql(server, ours, large), psql(server, theirs, large));
+    // Indexes are usable, constraints validated as far as they were.
+    let state = "SELECT count(*) FILTER (WHERE NOT i.indisvalid), (SELECT string_agg(conname, ',') FROM pg_constraint WHERE NOT convalidated) FROM pg_index i;";
+    assert_eq!(psql(server, ours, state), psql(server, theirs, state));
+}
+
+/// `inserts`: also from a dump with INSERTs. 13 writes DEFAULT for generated columns there, and refuses it in
+/// INSERTs of several rows.
+async fn restores_as_psql_does(image: fn(&Rig) -> &String, inserts: bool) {
+    let rig = Rig::new();
+    let server = rig.server("server", image(&rig), true).await;
+    psql(&server, "pacsdb", OBJECTS);
+    let src = rig.dir.path().join("dump.sql");
+    let dump = run(&server.ctx, "postgresql_dump", json!({"dest": src})).await;
+    dump.expect("dump");
+    let outcome = restore(&server, &src, "ours", "parallel").await;
+    assert_eq!(outcome.result["method"], "parallel");
+    assert_eq!(
+        outcome.result["bytes"].as_u64().expect("bytes"),
+        std::fs::metadata(&src).expect("dump").len()
+    );
+    restore(&server, &src, "theirs", "psql").await;
+    same(&server, "ours", "theirs").await;
+    let statistics =
+        "SELECT count(*) > 0 FROM pg_stats WHERE schemaname = 'app' AND tablename = 'large';";
+    assert_eq!(psql(&server, "ours", statistics).trim(), "t");
+
+    // The same in another encoding, with backslashes that escape.
+    let latin = inside(
+        &server,
+        &["-e", "PGOPTIONS=-c standard_conforming_strings=off"],
+        &["pg_dump", "-d", "pacsdb", "-E", "LATIN1"],
+        "",
+    );
+    assert!(
+        String::from_utf8(latin.stdout.clone()).is_err(),
+        "it is LATIN1"
+    );
+    let src = rig.dir.path().join("latin.sql");
+    std::fs::write(&src, latin.stdout).expect("write");
+    psql(
+        &server,
+        "postgres",
+        "CREATE DATABASE latin_ours TEMPLATE template0;\nCREATE DATABASE latin_theirs TEMPLATE template0;",
+    );
+    restore(&server, &src, "latin_ours", "parallel").await;
+    restore(&server, &src, "latin_theirs", "psql").await;
+    same(&server, "latin_ours", "latin_theirs").await;
+    same(&server, "latin_ours", "ours").await;
+
+    if !inserts {
+        return;
+    }
+    let inserts = inside(
+        &server,
+        &[],
+        &["pg_dump", "-d", "pacsdb", "--rows-per-insert=100"],
+        "",
+    );
+    let src = rig.dir.path().join("inserts.sql");
+    std::fs::write(&src, inserts.stdout).expect("write");
+    restore(&server, &src, "inserted", "parallel").await;
+    same(&server, "inserted", "ours").await;
+    drop(rig);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_of_object_comes_out_as_psql_makes_it_on_13() {
+    restores_as_psql_does(|rig| &rig.old, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_of_object_comes_out_as_psql_makes_it_on_15() {
+    restores_as_psql_does(|rig| &rig.new, true).await;
+}
+
+/// Writes a changed dump, restores it, and returns message and SQLSTATE of what came of it.
+async fn broken(server: &Server, text: &[u8]) -> (String, String, Value) {
+    let path: PathBuf =
+        std::env::temp_dir().join(format!("broken-{}.sql", server.handle.container_id));
+    std::fs::write(&path, text).expect("write");
+    let arguments = json!({"src": path, "db": "target", "connections": 2});
+    let ran = run(&server.ctx, "postgresql_restore", arguments).await;
+    std::fs::remove_file(&path).expect("remove");
+    let left = sql(
+        server,
+        "SELECT datname::text FROM pg_database WHERE datname LIKE 'target%'",
+    )
+    .await;
+    assert_eq!(left, json!([]), "nothing is left behind");
+    match ran {
+        Ok(outcome) => panic!("it was restored: {:?}", outcome.summary),
+        Err(crate::modules::ModuleError::Cancelled) => panic!("cancelled"),
+        Err(crate::modules::ModuleError::Failed(failure)) => {
+            let message = failure.to_string();
+            let state = failure.result().get("sqlstate").cloned();
+            (
+                failure.code().to_owned(),
+                message,
+                state.unwrap_or_default(),
+            )
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_dump_leaves_nothing_and_is_named_with_its_line() {
+    let rig = Rig::new();
+    let server = rig.server("server", &rig.old, true).await;
+    psql(
+        &server,
+        "pacsdb",
+        "CREATE TABLE parent (pk integer PRIMARY KEY, t text);\n\
+         INSERT INTO parent SELECT i, 'value ' || i FROM generate_series(1, 100) i;\n\
+         CREATE TABLE child (pk integer PRIMARY KEY, parent_fk integer REFERENCES parent);\n\
+         INSERT INTO child SELECT i, i FROM generate_series(1, 50) i;\n",
+    );
+    let src = rig.dir.path().join("dump.sql");
+    let dump = run(&server.ctx, "postgresql_dump", json!({"dest": src})).await;
+    dump.expect("dump");
+    let good = std::fs::read_to_string(&src).expect("dump");
+    let line_of = |text: &str, needle: &str| {
+        text.lines()
+            .position(|line| line.contains(needle))
+            .expect(needle)
+            + 1
+    };
+    let changed = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from}");
+        good.replacen(from, to, 1)
+    };
+    for (text, error, place, state, said) in [
+        // A value that is none, in a row: the row's own line.
+        (
+            changed("\n42\tvalue 42\n", "\nx42\tvalue 42\n"),
+            "restore_failed",
+            "x42",
+            "22P02",
+            "x42",
+        ),
+        // A row too short.
+        (
+            changed("\n43\tvalue 43\n", "\n43\n"),
+            "restore_failed",
+            "43",
+            "22P04",
+            "missing data",
+        ),
+        // A key twice: the line of the constraint.
+        (
+            changed("\n44\tvalue 44\n", "\n45\tvalue 44\n"),
+            "restore_failed",
+            "parent_pkey PRIMARY",
+            "23505",
+            "(pk)=(45)",
+        ),
+        // A row that refers to nothing.
+        (
+            changed("\n30\t30\n", "\n30\t3000\n"),
+            "restore_failed",
+            "child_parent_fk_fkey FOREIGN",
+            "23503",
+            "3000",
+        ),
+        // A statement in the middle that the server does not know.
+        (
+            changed(
+                "ALTER TABLE public.parent OWNER",
+                "ALTER TABLE public.nobody OWNER",
+            ),
+            "restore_failed",
+            "public.nobody",
+            "42P01",
+            "nobody",
+        ),
+    ] {
+        let (code, message, sqlstate) = broken(&server, text.as_bytes()).await;
+        assert_eq!(code, format!("postgresql::{error}"), "{message}");
+        assert_eq!(sqlstate, state, "{message}");
+        assert!(message.contains(said), "{message}");
+        let mut line = line_of(&text, place);
+        if place == "43" {
+            line = text.lines().position(|line| line == "43").expect("row") + 1;
+        }
+        // A constraint is a statement of two lines, and begins in the first.
+        let found: usize = message
+            .split(".sql:")
+            .nth(1)
+            .and_then(|rest| rest.split(':').next())
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or_else(|| panic!("a line in {message}"));
+        assert!(
+            found == line || found + 1 == line,
+            "{found}, {line}: {message}"
+        );
+    }
+    for (text, said) in [
+        (
+            changed(
+                "CREATE TABLE public.child",
+                "\\connect other\nCREATE TABLE public.child",
+            ),
+            "connect",
+        ),
+        (
+            changed(
+                "CREATE TABLE public.child",
+                "\\! true\nCREATE TABLE public.child",
+            ),
+            "\\!: pg_dump writes no such",
+        ),
+        (good.replace('\n', "\r\n"), "CR LF"),
+        (changed("\n7\tvalue 7\n", "\n7\tvalue 7\r\n"), "CR LF"),
+    ] {
+        let (code, message, _) = broken(&server, text.as_bytes()).await;
+        assert_eq!(code, "postgresql::bad_dump", "{message}");
+        assert!(message.contains(said), "{message}");
+    }
+    let newer = changed(
+        "-- Dumped from database version 13",
+        "-- Dumped from database version 19",
+    );
+    let (code, message, _) = broken(&server, newer.as_bytes()).await;
+    assert_eq!(code, "postgresql::newer_dump", "{message}");
+    // Cut anywhere before the last words of the trailer.
+    let end = good.find("complete\n").expect("trailer");
+    for cut in (1..end).step_by(end / 12).chain([end, end - 1]) {
+        let (code, message, _) = broken(&server, &good.as_bytes()[..cut]).await;
+        assert_eq!(code, "postgresql::bad_dump", "cut at {cut}: {message}");
+    }
+    // And the file as it was is restored.
+    restore(&server, &src, "target", "parallel").await;
+    drop(rig);
+}

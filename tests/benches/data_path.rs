@@ -1,0 +1,242 @@
+//! The data path by itself: restore and verification by the agent, and the same by PostgreSQL's own
+//! programs, in turns: `cargo bench --bench data_path -- --scale m`. Prints ratios; tests nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use lab::agent;
+use lab::error::{LabError, io_error};
+use lab::server::{Server, ServerOptions};
+use lab::site::{Scale, Site};
+use lab::timing::{median, settle, shown};
+use serde_json::{Value, json};
+
+/// Times restore and verification against psql, pg_restore and pg_dump.
+#[derive(Parser)]
+struct Arguments {
+    /// Scales to run.
+    #[arg(long, value_enum, ignore_case = true, default_values = ["m"])]
+    scale: Vec<Scale>,
+    /// Runs of each, in turns.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Cargo says so to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How the servers run that are restored into, as in the shipped playbook.
+const RESTORED_INTO: &[&str] = &[
+    "shared_buffers=2GB",
+    "maintenance_work_mem=512MB",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "max_wal_size=8GB",
+    "autovacuum=off",
+];
+
+/// Where the dumps are in the containers.
+const DUMPS: &str = "/dumps";
+
+/// Who restores.
+#[derive(Clone, Copy)]
+enum Who {
+    Agent,
+    Psql,
+    PgRestore,
+}
+
+struct Bench {
+    site: Site,
+    dumps: tempfile::TempDir,
+    binary: PathBuf,
+}
+
+fn main() -> Result<(), LabError> {
+    let arguments = Arguments::parse();
+    println!(
+        "| scale | dump, MB | restore: agent, s | psql -1, s | ratio | pg_restore -j2, s | ratio | verification: agent, s | pg_dump to /dev/null, s | ratio | cat, s | COPY to /dev/null, s |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    for scale in arguments.scale {
+        let bench = Bench::prepare(scale)?;
+        let mut restores: [Vec<Duration>; 3] = Default::default();
+        let mut reads: [Vec<Duration>; 3] = Default::default();
+        for _ in 0..arguments.runs {
+            for (who, times) in [Who::Agent, Who::Psql, Who::PgRestore]
+                .into_iter()
+                .zip(&mut restores)
+            {
+                times.push(bench.restore(who)?);
+            }
+            for (time, times) in bench.read()?.into_iter().zip(&mut reads) {
+                times.push(time);
+            }
+        }
+        let cat = timed(Command::new("cat").arg(bench.dump("dump.sql")))?;
+        let size = fs::metadata(bench.dump("dump.sql"))
+            .map_err(io_error("inspect", &bench.dump("dump.sql")))?;
+        let ratio =
+            |a: &[Duration], b: &[Duration]| median(a).as_secs_f64() / median(b).as_secs_f64();
+        println!(
+            "| {} | {} | {} | {} | {:.2} | {} | {:.2} | {} | {} | {:.2} | {:.2} | {} |",
+            scale.letter(),
+            size.len() / 1_000_000,
+            shown(&restores[0], 2),
+            shown(&restores[1], 2),
+            ratio(&restores[0], &restores[1]),
+            shown(&restores[2], 2),
+            ratio(&restores[0], &restores[2]),
+            shown(&reads[0], 2),
+            shown(&reads[1], 2),
+            ratio(&reads[0], &reads[1]),
+            cat.as_secs_f64(),
+            shown(&reads[2], 2),
+        );
+    }
+    Ok(())
+}
+
+impl Bench {
+    /// A site, and both kinds of dumps of its database.
+    fn prepare(scale: Scale) -> Result<Self, LabError> {
+        let site = Site::temporary(scale)?;
+        let dumps = tempfile::tempdir().map_err(io_error("create", Path::new("/tmp")))?;
+        let bench = Self {
+            site,
+            dumps,
+            binary: agent::binary()?,
+        };
+        let server = bench
+            .site
+            .serve(&bench.site.images.old, &bench.site.postgres_dir())?;
+        for (name, format) in [("dump.sql", "plain"), ("dump.custom", "custom")] {
+            let to = bench.dump(name);
+            let file = fs::File::create(&to).map_err(io_error("create", &to))?;
+            let mut dump = Command::new("docker");
+            dump.args(["exec", server.name(), "pg_dump", "-U", server.user()])
+                .args(["-d", server.database(), "--format", format])
+                .stdout(file);
+            let status = dump.status().map_err(io_error("write", &to))?;
+            if !status.success() {
+                return Err(LabError::Unexpected(format!("pg_dump ended with {status}")));
+            }
+        }
+        server.stop()?;
+        Ok(bench)
+    }
+
+    fn dump(&self, name: &str) -> PathBuf {
+        self.dumps.path().join(name)
+    }
+
+    /// Restores into a fresh, durable server; a checkpoint at the end belongs to it.
+    fn restore(&self, who: Who) -> Result<Duration, LabError> {
+        let data =
+            tempfile::tempdir_in(&self.site.root).map_err(io_error("create", &self.site.root))?;
+        let arguments = RESTORED_INTO
+            .iter()
+            .flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()])
+            .collect();
+        let options = ServerOptions {
+            arguments,
+            mounts: vec![(self.dumps.path().to_owned(), DUMPS.to_owned())],
+            without_schema: true,
+            publish: true,
+            ..ServerOptions::default()
+        };
+        let server = Server::start(&self.site.images.new, Some(data.path()), &options)?;
+        settle()?;
+        let login = format!("-U {} -d {}", server.user(), server.database());
+        let started = Instant::now();
+        match who {
+            Who::Agent => self.agent(
+                &server,
+                "postgresql_restore",
+                json!({"src": self.dump("dump.sql")}),
+            )?,
+            Who::Psql => {
+                server.shell(&format!(
+                    "psql {login} -X -q -1 -v ON_ERROR_STOP=1 -o /dev/null -f {DUMPS}/dump.sql"
+                ))?;
+                server.psql("checkpoint")?;
+            }
+            Who::PgRestore => {
+                server.shell(&format!(
+                    "pg_restore {login} -j2 --exit-on-error {DUMPS}/dump.custom"
+                ))?;
+                server.psql("checkpoint")?;
+            }
+        }
+        let elapsed = started.elapsed();
+        server.stop()?;
+        Ok(elapsed)
+    }
+
+    /// The agent's verification, pg_dump to nowhere, and what the server alone needs to write all rows out.
+    fn read(&self) -> Result<[Duration; 3], LabError> {
+        let options = ServerOptions {
+            publish: true,
+            ..ServerOptions::default()
+        };
+        let image = &self.site.images.old;
+        let server = Server::start(image, Some(&self.site.postgres_dir()), &options)?;
+        let login = format!("-U {} -d {}", server.user(), server.database());
+        // Whoever came first would read for the others.
+        server.shell(&format!("pg_dump {login} >/dev/null"))?;
+        let mut times = [Duration::ZERO; 3];
+        let started = Instant::now();
+        self.agent(&server, "postgresql_snapshot", json!({}))?;
+        times[0] = started.elapsed();
+        let started = Instant::now();
+        server.shell(&format!("pg_dump {login} >/dev/null"))?;
+        times[1] = started.elapsed();
+        let copies = server.psql(
+            "select format('copy %I.%I to ''/dev/null'';', schemaname, tablename) from pg_tables where schemaname = 'public'",
+        )?;
+        let started = Instant::now();
+        server.psql(&copies)?;
+        times[2] = started.elapsed();
+        server.stop()?;
+        Ok(times)
+    }
+
+    /// Runs a playbook of one task.
+    fn agent(&self, server: &Server, module: &str, mut arguments: Value) -> Result<(), LabError> {
+        let folder = tempfile::tempdir_in(self.dumps.path())
+            .map_err(io_error("create", self.dumps.path()))?;
+        for (name, value) in [
+            ("login_host", json!("127.0.0.1")),
+            ("login_port", json!(server.port()?)),
+            ("login_user", json!(server.user())),
+            ("login_password", json!("pacs")),
+            ("db", json!(server.database())),
+        ] {
+            arguments[name] = value;
+        }
+        let playbook = folder.path().join("one.yaml");
+        let text = json!([{"name": "Bench", "hosts": "localhost", "tasks": [{"name": "One", "id": "one", module: arguments}]}]);
+        fs::write(&playbook, text.to_string()).map_err(io_error("write", &playbook))?;
+        let mut run = Command::new(&self.binary);
+        run.arg("run")
+            .arg(&playbook)
+            .arg("--state-dir")
+            .arg(folder.path().join("state"));
+        lab::tool::run(&mut run, "run the agent").map(|_| ())
+    }
+}
+
+fn timed(command: &mut Command) -> Result<Duration, LabError> {
+    let started = Instant::now();
+    let status = command
+        .stdout(std::process::Stdio::null())
+        .status()
+        .map_err(io_error("run", Path::new("cat")))?;
+    if !status.success() {
+        return Err(LabError::Unexpected(format!("cat ended with {status}")));
+    }
+    Ok(started.elapsed())
+}
