@@ -13,7 +13,7 @@ use super::docker::{self, IMAGE_LABEL};
 use crate::error::{LabError, io_error};
 use crate::hash::ContentHash;
 use crate::tool;
-use crate::workplace::{self, Lock, ensure_program, lab_subdir, stage};
+use crate::workplace::{self, Lock, lab_subdir, stage};
 
 const MIRROR: &str = "http://deb.debian.org/debian";
 
