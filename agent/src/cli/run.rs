@@ -14,7 +14,7 @@ use super::{Done, locate, screen};
 use crate::engine::RunEnd;
 use crate::event::Event;
 use crate::report::json::JsonLines;
-use crate::report::{diagnostic, plan, terminal};
+use crate::report::{diagnostic, plan, terminal, trace};
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
     if args.syntax_check {
@@ -33,11 +33,17 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
     let events: Arc<dyn Fn(Event) + Send + Sync> = match global.output {
         Output::Text => {
             let shown = Arc::clone(&shown);
-            Arc::new(move |event| shown.event(&event))
+            Arc::new(move |event| {
+                trace::event(&event);
+                shown.event(&event);
+            })
         }
         Output::Json => {
             let lines = JsonLines::new(std::io::stdout(), &operator.host);
-            Arc::new(move |event| lines.event(&event))
+            Arc::new(move |event| {
+                trace::event(&event);
+                lines.event(&event);
+            })
         }
     };
     let end = runtime()?.block_on(async {

@@ -4,11 +4,13 @@
 
 mod arguments;
 pub mod decide;
+mod effort;
 mod execute;
 mod failure;
 mod frame;
 mod handlers;
 pub mod identity;
+pub mod inspect;
 mod options;
 pub mod plan;
 mod resolve;
@@ -23,4 +25,5 @@ pub use decide::{Decision, decide};
 pub use failure::describe;
 pub use options::{Operator, RunOptions};
 pub use plan::{Plan, PlanAction, PlanEntry};
+pub use resolve::find_task;
 pub use run::{Engine, RunEnd, RunError, playbook_name};

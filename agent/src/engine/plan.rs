@@ -34,6 +34,21 @@ pub enum PlanAction {
     Decide,
 }
 
+impl PlanAction {
+    /// Its name, as JSON has it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Run => "run",
+            Self::Recover => "recover",
+            Self::Skip => "skip",
+            Self::Later => "later",
+            Self::Decide => "decide",
+        }
+    }
+}
+
 /// One task's part of the plan.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PlanEntry {
@@ -378,7 +393,7 @@ impl Question<'_> {
 }
 
 /// Lists where two argument values differ: `path: old -> new`.
-fn differences(path: &str, old: &Value, new: &Value) -> Vec<String> {
+pub(super) fn differences(path: &str, old: &Value, new: &Value) -> Vec<String> {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => {
             let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();

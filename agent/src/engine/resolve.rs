@@ -1,11 +1,7 @@
 //! An operator's answer about a task, put into the journal.
 
 use super::run::{Engine, RunError, run_id};
-use super::unit::Look;
-use crate::playbook::model::{Block, Item, Task};
-use crate::state::{Answer, Body, Fingerprint, History, Journal, Lock, TaskHistory};
-
-use super::frame::Frame;
+use crate::state::{Answer, Body, History, Journal, Lock};
 
 impl Engine {
     /// Records an answer about a task, named by its identity or the unique end of one. Returns the
@@ -28,10 +24,11 @@ impl Engine {
         let _lock = Lock::take(&dir.lock(), &holder)?;
         let contents = self.journal()?;
         let history = History::of(&contents.records);
-        let Some(identity) = known(&history, task) else {
+        let Some(identity) = find_task(&history, task) else {
             return Ok(None);
         };
-        let fingerprint = self.fingerprint_now(&identity, &history);
+        let now = self.task_now(&identity, &history);
+        let fingerprint = now.and_then(|now| now.ready).map(|ready| ready.fingerprint);
         let (mut journal, _) = Journal::open(&dir.journal(), &contents, &run)?;
         journal.append(Body::TaskResolved {
             task: identity.clone(),
@@ -42,73 +39,11 @@ impl Engine {
         })?;
         Ok(Some(identity))
     }
-
-    /// What the task depends on in the present playbook, where that can be told without running.
-    fn fingerprint_now(&self, identity: &str, history: &History) -> Option<Fingerprint> {
-        let root = self.root_scope();
-        for (_, known) in history.tasks() {
-            if let TaskHistory::Finished(finished) = known
-                && let Some(facts) = finished
-                    .result
-                    .get("ansible_facts")
-                    .and_then(|f| f.as_object())
-            {
-                for (name, value) in facts {
-                    root.set(name, value.clone());
-                }
-            }
-        }
-        for play in &self.playbook.plays {
-            let frame = Frame::of_play(play, self.play_scope(&root, play));
-            let mut found = Vec::new();
-            collect(&play.items, &frame, &mut found);
-            found.extend(play.handlers.iter().map(|handler| (handler, frame.clone())));
-            for (task, frame) in found {
-                let own = self.identities.get(task);
-                if let Some(name) = &task.register
-                    && let Some(TaskHistory::Finished(finished)) = history.task(own)
-                {
-                    root.set(name, finished.result.clone());
-                }
-                if !identity.starts_with(own) {
-                    continue;
-                }
-                for place in self.places(task, &frame) {
-                    if place.identity == identity
-                        && let Ok(Look::Ready(ready)) =
-                            self.look(&place, &self.unit_scope(&place), history, &[])
-                    {
-                        return Some(ready.fingerprint);
-                    }
-                }
-            }
-        }
-        None
-    }
-}
-
-fn collect<'p>(items: &'p [Item], frame: &Frame<'p>, found: &mut Vec<(&'p Task, Frame<'p>)>) {
-    for item in items {
-        match item {
-            Item::Task(task) => found.push((task, frame.clone())),
-            Item::Block(block) => {
-                let Block {
-                    block: inner,
-                    rescue,
-                    always,
-                    ..
-                } = block.as_ref();
-                let frame = frame.enter(block);
-                for items in [inner, rescue, always] {
-                    collect(items, &frame, found);
-                }
-            }
-        }
-    }
 }
 
 /// Finds a task by its identity, or by the end of one if that is unique.
-fn known(history: &History, task: &str) -> Option<String> {
+#[must_use]
+pub fn find_task(history: &History, task: &str) -> Option<String> {
     if history.task(task).is_some() {
         return Some(task.to_owned());
     }

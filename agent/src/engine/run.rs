@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 
+use super::effort::Effort;
 use super::identity::Identities;
 use super::options::RunOptions;
 use super::plan::PlanEntry;
@@ -138,6 +139,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the state cannot be locked, read or written, or an argument turns out wrong in planning.
+    #[tracing::instrument(name = "run", skip_all, fields(playbook = %self.name))]
     pub async fn run(&self, events: &EventSink) -> Result<RunEnd, RunError> {
         if self.options.check {
             return self.predict(events).await;
@@ -183,7 +185,16 @@ impl Engine {
         journal.append(self.run_started())?;
         events(self.run_started_event(&run));
 
-        let mut session = Session::new(self, events.clone(), history, Some(journal), run, state_id);
+        let effort = Effort::of(&plan);
+        let mut session = Session::new(
+            self,
+            events.clone(),
+            history,
+            Some(journal),
+            run,
+            state_id,
+            effort,
+        );
         let decisions: Vec<_> = plan.decisions();
         let ended = if decisions.is_empty() {
             let ended = match session.adopt_left_overs(&contents).await {
@@ -225,7 +236,16 @@ impl Engine {
         let started = Instant::now();
         let run = run_id();
         events(self.run_started_event(&run));
-        let mut session = Session::new(self, events.clone(), history, None, run, String::new());
+        let effort = Effort::of(&plan);
+        let mut session = Session::new(
+            self,
+            events.clone(),
+            history,
+            None,
+            run,
+            String::new(),
+            effort,
+        );
         let decisions = plan.decisions();
         let end = if decisions.is_empty() {
             match session.plays().await {

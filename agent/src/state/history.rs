@@ -1,6 +1,6 @@
 //! What the journal knows about each task, folded from its records.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -99,10 +99,46 @@ pub struct Run {
     pub playbook: String,
     /// SHA-256 of its text.
     pub playbook_sha256: String,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Command line, secrets hidden.
+    pub arguments: Vec<String>,
     /// How it ended; `None` while it runs, or when it was killed.
     pub outcome: Option<Outcome>,
     /// Wall time in milliseconds, once it ended.
     pub duration_ms: Option<u64>,
+    /// Recap, once it ended: status -> number of tasks.
+    pub stats: BTreeMap<String, u32>,
+}
+
+/// The last that is known of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Name in the playbook.
+    pub name: String,
+    /// Container.
+    pub container: String,
+    /// Run that said so.
+    pub run: String,
+    /// When.
+    pub time: Timestamp,
+    /// Started, and not stopped since.
+    pub up: bool,
+}
+
+/// An operator's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Identity of the task.
+    pub task: String,
+    /// The answer.
+    pub answer: Answer,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub user: String,
+    /// When.
+    pub time: Timestamp,
 }
 
 /// Everything the journal knows, by task.
@@ -114,6 +150,10 @@ pub struct History {
     pub pending_handlers: Vec<String>,
     /// Runs, oldest first.
     pub runs: Vec<Run>,
+    /// Services, in the order in which they were first started.
+    pub services: Vec<Service>,
+    /// Operators' answers, oldest first.
+    pub decisions: Vec<Decision>,
 }
 
 impl History {
@@ -135,6 +175,8 @@ impl History {
                 playbook_sha256,
                 user,
                 host,
+                agent_version,
+                arguments,
                 ..
             } => self.runs.push(Run {
                 id: record.run.clone(),
@@ -143,17 +185,21 @@ impl History {
                 host: host.clone(),
                 playbook: playbook.clone(),
                 playbook_sha256: playbook_sha256.clone(),
+                agent_version: agent_version.clone(),
+                arguments: arguments.clone(),
                 outcome: None,
                 duration_ms: None,
+                stats: BTreeMap::new(),
             }),
             Body::RunFinished {
                 outcome,
                 duration_ms,
-                ..
+                stats,
             } => {
                 if let Some(run) = self.runs.iter_mut().rev().find(|run| run.id == record.run) {
                     run.outcome = Some(*outcome);
                     run.duration_ms = Some(*duration_ms);
+                    run.stats.clone_from(stats);
                 }
             }
             Body::TaskStarted {
@@ -199,15 +245,34 @@ impl History {
                     self.set(task, known);
                 }
             }
-            Body::TaskResolved { .. } => self.resolve(record),
+            Body::TaskResolved {
+                task,
+                answer,
+                reason,
+                user,
+                ..
+            } => {
+                self.decisions.push(Decision {
+                    task: task.clone(),
+                    answer: *answer,
+                    reason: reason.clone(),
+                    user: user.clone(),
+                    time: record.time,
+                });
+                self.resolve(record);
+            }
             Body::HandlerNotified { task, .. } => {
                 if !self.pending_handlers.contains(task) {
                     self.pending_handlers.push(task.clone());
                 }
             }
-            Body::JournalCreated { .. }
-            | Body::ServiceStarted { .. }
-            | Body::ServiceStopped { .. } => {}
+            Body::ServiceStarted { service, container } => {
+                self.service(record, service, container, true);
+            }
+            Body::ServiceStopped { service, container } => {
+                self.service(record, service, container, false);
+            }
+            Body::JournalCreated { .. } => {}
         }
     }
 
@@ -227,6 +292,20 @@ impl History {
     fn set(&mut self, task: &str, to: TaskHistory) {
         if self.tasks.insert(task.to_owned(), to).is_none() {
             self.order.push(task.to_owned());
+        }
+    }
+
+    fn service(&mut self, record: &Record, name: &str, container: &str, up: bool) {
+        let now = Service {
+            name: name.to_owned(),
+            container: container.to_owned(),
+            run: record.run.clone(),
+            time: record.time,
+            up,
+        };
+        match self.services.iter_mut().find(|known| known.name == name) {
+            Some(known) => *known = now,
+            None => self.services.push(now),
         }
     }
 

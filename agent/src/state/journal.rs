@@ -1,7 +1,7 @@
 //! Appends records: each is on disk before the caller goes on.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,9 @@ use jiff::Timestamp;
 use super::error::StateError;
 use super::format::{self, Body, FORMAT_VERSION, Record};
 use super::reader::{self, Contents};
+
+/// Begins the first line of every task's log; the task's identity follows.
+pub const LOG_HEADER: &str = "# task: ";
 
 /// The folder of one playbook's state: `state/<playbook>/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +53,55 @@ impl StateDir {
         self.root.join("runs").join(run)
     }
 
+    /// Logs of all runs, oldest first; runs of which nothing is left are passed over.
+    #[must_use]
+    pub fn logs(&self) -> Vec<LogFile> {
+        let files_of = |folder: &Path| -> Vec<PathBuf> {
+            let listed = fs::read_dir(folder).into_iter().flatten().flatten();
+            let mut paths: Vec<PathBuf> = listed.map(|entry| entry.path()).collect();
+            paths.sort();
+            paths
+        };
+        files_of(&self.root.join("runs"))
+            .iter()
+            .flat_map(|run| {
+                let name = run.file_name().unwrap_or_default().to_string_lossy();
+                let name = name.into_owned();
+                files_of(run).into_iter().map(move |path| LogFile {
+                    run: name.clone(),
+                    path,
+                })
+            })
+            .collect()
+    }
+
     /// Makes the folder, readable by its owner only.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn create(&self) -> Result<(), StateError> {
         create_private(&self.root)
+    }
+}
+
+/// A log of one task, or of a run's services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// Id of the run.
+    pub run: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl LogFile {
+    /// Identity of the task that wrote it, where its first line says so.
+    #[must_use]
+    pub fn task(&self) -> Option<String> {
+        let mut first = String::new();
+        let file = File::open(&self.path).ok()?.take(16 * 1024);
+        BufReader::new(file).read_line(&mut first).ok()?;
+        let task = first.strip_prefix(LOG_HEADER)?;
+        Some(task.trim_end_matches('\n').to_owned())
     }
 }
 
@@ -350,6 +396,26 @@ mod tests {
             reader::read(&path),
             Err(StateError::BrokenChain { line: 3, .. })
         ));
+    }
+
+    #[test]
+    fn a_changed_byte_anywhere_in_a_journal_is_found() {
+        let (_dir, path) = sample();
+        let good = fs::read(&path).expect("read");
+        for place in 0..good.len() {
+            for bit in [1, 4, 128] {
+                let mut bytes = good.clone();
+                bytes[place] ^= bit;
+                match reader::parse(&path, &bytes) {
+                    Err(_) => {}
+                    // The last line's end is all that looks like a crash: and is told as one.
+                    Ok(contents) => assert!(
+                        place + 1 == good.len() && !contents.torn.is_empty(),
+                        "byte {place} was changed unnoticed"
+                    ),
+                }
+            }
+        }
     }
 
     #[test]

@@ -42,6 +42,14 @@ pub fn read(path: &Path) -> Result<Contents, StateError> {
         Err(source) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(source) => return Err(StateError::io("read", path)(source)),
     };
+    parse(path, &bytes)
+}
+
+/// As [`read`], of bytes that were read already; `path` names them in errors.
+///
+/// # Errors
+/// As [`read`], but for reading itself.
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, StateError> {
     // After a power loss the file may have its new length but not yet its new content: zeros.
     let written = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
     let end_of_line = |bytes: &[u8]| {

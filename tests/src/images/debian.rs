@@ -12,8 +12,8 @@ use std::process::Command;
 use super::docker::{self, IMAGE_LABEL};
 use crate::error::{LabError, io_error};
 use crate::hash::ContentHash;
-use crate::tool;
 use crate::workplace::{self, Lock, lab_subdir, stage};
+use crate::{apt, tool};
 
 const MIRROR: &str = "http://deb.debian.org/debian";
 
@@ -275,7 +275,7 @@ fn bare_suite(suite: &str) -> Result<PathBuf, LabError> {
     if tarball.exists() {
         return Ok(tarball);
     }
-    ensure_debootstrap()?;
+    apt::ensure("debootstrap", "debootstrap")?;
     workplace::remove_partials(&cache, &prefix)?;
     let root = cache.join(format!("{prefix}.root.partial"));
     stage(
@@ -299,37 +299,6 @@ fn bare_suite(suite: &str) -> Result<PathBuf, LabError> {
     })?;
     workplace::remove_any(&root)?;
     Ok(tarball)
-}
-
-fn ensure_debootstrap() -> Result<(), LabError> {
-    static APT: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one_at_a_time = APT.lock();
-    if Command::new("debootstrap")
-        .arg("--version")
-        .output()
-        .is_ok()
-    {
-        return Ok(());
-    }
-    stage("apt-get install debootstrap", || {
-        let _lock = Lock::take("apt")?;
-        let apt = |arguments: &[&str]| {
-            let mut command = Command::new("apt-get");
-            command.env("DEBIAN_FRONTEND", "noninteractive").args([
-                "-o",
-                "DPkg::Lock::Timeout=120",
-                "-qy",
-            ]);
-            tool::run(command.args(arguments), "install debootstrap")
-        };
-        let install = ["install", "--no-install-recommends", "debootstrap"];
-        // The package lists may be missing or old; asked first they would cost each machine a minute.
-        if apt(&install).is_err() {
-            apt(&["update"])?;
-            apt(&install)?;
-        }
-        Ok(())
-    })
 }
 
 /// A command prefix: own mount and process namespaces, which end with this process, even when it is killed.
