@@ -6,12 +6,18 @@ use super::args::{Global, Output, StatusArgs};
 use super::present::{self, Present};
 use super::{Done, locate, screen};
 use crate::report::status::{self, Next};
-use crate::state::{History, StateDir, journal::read_for};
+use crate::state::journal::{read_for, read_outline_for};
+use crate::state::{History, StateDir};
 
 pub(super) fn status(global: &Global, args: &StatusArgs) -> Done {
     for (name, root) in locate::states(global, args.playbook.as_deref())? {
         let dir = StateDir::new(&root, &name);
-        let history = History::of(&read_for(&dir, &name)?.records);
+        // Without a playbook nothing is planned, and planning alone needs results.
+        let contents = match &args.playbook {
+            Some(_) => read_for(&dir, &name)?,
+            None => read_outline_for(&dir, &name)?,
+        };
+        let history = History::of(&contents.records);
         let running = locate::holder(&dir);
         let present = present::of(global, args.playbook.as_deref(), &args.extra_vars, &history);
         let next = match &present {

@@ -274,11 +274,11 @@ pub enum LineError {
     Newer(u64),
 }
 
-/// Reads a line without line end; returns the record and its hash.
+/// Returns a line's hash, which its content fits.
 ///
 /// # Errors
-/// When the text is no record, was altered, or has a newer format version.
-pub fn from_line(line: &str) -> Result<(Record, String), LineError> {
+/// When the line has none, or was altered.
+pub(super) fn checked_hash(line: &str) -> Result<&str, LineError> {
     let (content, rest) = line
         .rsplit_once(HASH_MEMBER)
         .ok_or_else(|| LineError::NotARecord("it has no `hash` at its end".into()))?;
@@ -292,6 +292,15 @@ pub fn from_line(line: &str) -> Result<(Record, String), LineError> {
     if hex::encode(hasher.finalize()) != hash {
         return Err(LineError::Altered);
     }
+    Ok(hash)
+}
+
+/// Reads a line without line end; returns the record and its hash.
+///
+/// # Errors
+/// When the text is no record, was altered, or has a newer format version.
+pub fn from_line(line: &str) -> Result<(Record, String), LineError> {
+    let hash = checked_hash(line)?;
     // Read once, straight into its type: a journal is read at every start. `hash` is no part of it.
     let record = serde_json::from_str::<Record>(line);
     match record {

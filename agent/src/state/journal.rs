@@ -261,13 +261,23 @@ fn sync_directory(path: &Path) -> Result<(), StateError> {
 /// # Errors
 /// As [`reader::read`], and [`StateError::Foreign`].
 pub fn read_for(dir: &StateDir, playbook: &str) -> Result<Contents, StateError> {
-    let path = dir.journal();
-    let contents = reader::read(&path)?;
+    own(dir, playbook, reader::read(&dir.journal())?)
+}
+
+/// As [`read_for`], by [`reader::read_outline`].
+///
+/// # Errors
+/// As [`read_for`].
+pub fn read_outline_for(dir: &StateDir, playbook: &str) -> Result<Contents, StateError> {
+    own(dir, playbook, reader::read_outline(&dir.journal())?)
+}
+
+fn own(dir: &StateDir, playbook: &str, contents: Contents) -> Result<Contents, StateError> {
     match contents.records.first().map(|record| &record.body) {
         Some(Body::JournalCreated {
             playbook: found, ..
         }) if found != playbook => Err(StateError::Foreign {
-            path,
+            path: dir.journal(),
             found: found.clone(),
             expected: playbook.to_owned(),
         }),

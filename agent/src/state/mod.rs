@@ -10,6 +10,7 @@ pub mod format;
 pub mod history;
 pub mod journal;
 pub mod lock;
+mod outline;
 pub mod reader;
 
 pub use error::StateError;
