@@ -15,6 +15,31 @@ const UPDATE: &str = "KAAPANA_UPDATE_README";
 /// Codes whose text is the system's, so that the sources have none beside them.
 const BY_HAND: &[(&str, &str)] = &[
     (
+        "docker::command_failed",
+        "A command in a container ended with another code than 0",
+    ),
+    ("docker::disk_full", "Docker's filesystem is full"),
+    (
+        "engine::timeout",
+        "A task did not finish within its `timeout`",
+    ),
+    (
+        "files::no_safe_rename",
+        "The filesystem cannot rename without overwriting",
+    ),
+    (
+        "files::not_enough_space",
+        "There is less room than the task needs",
+    ),
+    (
+        "files::other_filesystem",
+        "Paths that must be on one filesystem are on two",
+    ),
+    (
+        "playbook::template",
+        "A template or expression cannot be rendered",
+    ),
+    (
         "files::disk_full",
         "A filesystem is full, or a quota is used up",
     ),
