@@ -155,6 +155,17 @@ pub enum Event {
         /// The text.
         message: String,
     },
+    /// How far the whole run is; after each task that the plan left to do.
+    RunProgress {
+        /// Tasks of the plan that have ended, loop items counted.
+        tasks_done: u64,
+        /// Tasks that the plan left to do, as far as it could tell.
+        tasks_total: u64,
+        /// Of the work, long tasks counted for more.
+        percent: u64,
+        /// How long the rest will take, roughly; absent as long as that cannot be told.
+        left_ms: Option<u64>,
+    },
     /// The run ended.
     RunFinished {
         /// `done`, `failed`, `interrupted`, `decision_needed`.

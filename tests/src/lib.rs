@@ -5,10 +5,14 @@
 //! `psql` and coreutils, so that they share no code with the agent they judge.
 
 pub mod agent;
+pub mod apt;
+pub mod browser;
 pub mod check;
 pub mod crash;
 pub mod error;
 pub mod evidence;
+pub mod fixture;
+pub mod golden;
 pub mod hash;
 pub mod images;
 pub mod migration;

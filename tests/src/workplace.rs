@@ -105,37 +105,6 @@ impl Lock {
     }
 }
 
-/// Installs a Debian package where its program is missing.
-///
-/// # Errors
-/// apt-get refuses, or reaches no mirror.
-pub fn ensure_program(program: &str, package: &str) -> Result<(), LabError> {
-    static APT: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one_at_a_time = APT.lock();
-    if Command::new(program).arg("--version").output().is_ok() {
-        return Ok(());
-    }
-    stage(&format!("apt-get install {package}"), || {
-        let _lock = Lock::take("apt")?;
-        let apt = |arguments: &[&str]| {
-            let mut command = Command::new("apt-get");
-            command.env("DEBIAN_FRONTEND", "noninteractive").args([
-                "-o",
-                "DPkg::Lock::Timeout=120",
-                "-qy",
-            ]);
-            tool::run(command.args(arguments), &format!("install {package}"))
-        };
-        let install = ["install", "--no-install-recommends", package];
-        // The package lists may be missing or old; asked first they would cost each machine a minute.
-        if apt(&install).is_err() {
-            apt(&["update"])?;
-            apt(&install)?;
-        }
-        Ok(())
-    })
-}
-
 /// Removes what an earlier, killed attempt left: everything in `dir` named `<prefix>…` that ends in `.partial`.
 /// The caller holds the lock for it.
 ///

@@ -9,10 +9,11 @@ use std::path::Path;
 use std::process::Command;
 
 use lab::agent;
+use lab::apt;
 use lab::migration::{Ended, Running};
 use lab::scene::Scene;
 use lab::tool;
-use lab::workplace::{Mount, ensure_program};
+use lab::workplace::Mount;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -456,7 +457,7 @@ fn another_machine_is_refused_and_another_host_name_is_worth_a_warning() -> Outc
 
 #[test]
 fn a_clock_that_goes_back_changes_no_order_and_no_duration() -> Outcome {
-    ensure_program("faketime", "faketime")?;
+    apt::ensure("faketime", "faketime")?;
     let tasks = r#"
 - id: first
   shell: echo one >> HOME/effects; echo @1990-01-01 00:00:00 > HOME/clock; sleep 0.2

@@ -25,6 +25,9 @@ pub(super) struct Global {
     /// Show what tasks print; twice and more: also what the agent itself does
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+    /// Also append what the agent does to this file, in full detail
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,8 +42,14 @@ pub(super) enum Command {
     Run(RunArgs),
     /// Show what a run would do with each task and why, without doing anything
     Plan(PlaybookArgs),
-    /// Show where each task stands
+    /// Show where each task stands, and what a later run would do
     Status(StatusArgs),
+    /// Show all runs: outcome, who, from where, which playbook text
+    History(HistoryArgs),
+    /// Show one task: what it was given, how it ended, what it depended on, and whether that has changed
+    Show(ShowArgs),
+    /// Write a report of the migration: one HTML file that needs nothing else
+    Report(ReportArgs),
     /// Answer what the agent cannot know: was an interrupted or changed task done?
     Resolve(ResolveArgs),
     /// Take back what a playbook did, newest first; what it made goes into quarantine
@@ -49,6 +58,14 @@ pub(super) enum Command {
     Purge(PurgeArgs),
     /// Work on the state directory itself
     State(StateArgs),
+    /// Explain what tasks can do: all modules, or one with its arguments
+    Modules(ModulesArgs),
+    /// Print the JSON Schema of playbooks, for editors that complete and check YAML
+    Schema,
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man(ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -91,6 +108,57 @@ pub(super) struct RunArgs {
 pub(super) struct StatusArgs {
     /// The playbook [default: all that have a state]
     pub playbook: Option<PathBuf>,
+    /// Variables for telling what a later run would do [default: those of the last run]
+    #[arg(short = 'e', long = "extra-vars", value_name = "VARS")]
+    pub extra_vars: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HistoryArgs {
+    /// The playbook [default: all that have a state]
+    pub playbook: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// The task, as `status` shows it, or the end of it
+    pub task: String,
+    /// Variables for comparing with the present playbook [default: those of the last run]
+    #[arg(short = 'e', long = "extra-vars", value_name = "VARS")]
+    pub extra_vars: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReportArgs {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// The file to write; one that is there is replaced. `-` is standard output
+    #[arg(short, long = "out", value_name = "FILE")]
+    pub out: PathBuf,
+    /// Variables for telling what is still to come [default: those of the last run]
+    #[arg(short = 'e', long = "extra-vars", value_name = "VARS")]
+    pub extra_vars: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ModulesArgs {
+    /// The module, by its short or full name [default: a list of all]
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ManArgs {
+    /// Write the page of this command [default: the main page]
+    pub command: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -157,6 +225,8 @@ pub(super) struct StateArgs {
 pub(super) enum StateCommand {
     /// Prove that no record was changed, removed or inserted, and that the outputs are what was recorded
     Verify(VerifyArgs),
+    /// Write one archive to hand to an auditor: journal, logs, hashes of everything
+    Export(ExportArgs),
     /// Say that this copy of a state (restored, or moved here) is now the only one, and goes on
     Adopt(AdoptArgs),
 }
@@ -177,4 +247,19 @@ pub(super) struct VerifyArgs {
     /// Do not read the files that tasks made
     #[arg(long)]
     pub no_outputs: bool,
+    /// Prove that the record with this hash is there: nothing before it was cut off or changed
+    #[arg(long, value_name = "HASH", requires = "playbook")]
+    pub head: Option<String>,
+    /// Verify an archive made by `state export` in place of the state directory
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["playbook", "no_outputs", "head"])]
+    pub archive: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// The tar file to write; must not be there yet
+    #[arg(short, long = "out", value_name = "FILE")]
+    pub out: PathBuf,
 }

@@ -55,6 +55,11 @@ impl Failure {
         }
     }
 
+    /// What went wrong, in one line.
+    pub(super) fn message(&self) -> String {
+        self.parts().1
+    }
+
     /// Prints itself and returns the exit code.
     pub(super) fn report(&self, global: &Global) -> ExitCode {
         let style = screen::stderr_style();

@@ -12,6 +12,7 @@ use super::extra_vars;
 use crate::engine::{Engine, Operator, RunOptions};
 use crate::playbook::load::LoadOptions;
 use crate::playbook::validate::{Checked, KnownNames, check};
+use crate::state::{Lock, StateDir, StateError};
 
 /// The state directory: `--state-dir`, `KAAPANA_AGENT_STATE`, or `state/` in the folder above the
 /// playbook's, so that it does not depend on the working directory.
@@ -120,6 +121,17 @@ pub(super) fn operator() -> Operator {
             .filter_map(|path| std::fs::read_to_string(path).ok())
             .map(|id| id.trim().to_owned())
             .find(|id| !id.is_empty()),
+    }
+}
+
+/// Who runs just now, if anybody.
+pub(super) fn holder(dir: &StateDir) -> Option<String> {
+    if !dir.lock().is_file() {
+        return None;
+    }
+    match Lock::look(&dir.lock()) {
+        Err(StateError::Locked { holder, .. }) => Some(holder),
+        _ => None,
     }
 }
 

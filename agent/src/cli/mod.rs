@@ -4,13 +4,18 @@ mod args;
 mod confirm;
 mod exit;
 mod extra_vars;
+mod history;
 mod locate;
 mod plan;
+mod present;
 mod purge;
+mod reference;
+mod report;
 mod resolve;
 mod rollback;
 mod run;
 mod screen;
+mod show;
 mod state;
 mod status;
 
@@ -39,15 +44,24 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    screen::start_tracing(cli.global.verbose);
+    if let Err(failure) = screen::start_tracing(&cli) {
+        return failure.report(&cli.global);
+    }
     let result = arm_test_points().and_then(|()| match &cli.command {
         Command::Run(args) => run::run(&cli.global, args),
         Command::Plan(args) => plan::plan(&cli.global, args),
         Command::Status(args) => status::status(&cli.global, args),
+        Command::History(args) => history::history(&cli.global, args),
+        Command::Show(args) => show::show(&cli.global, args),
+        Command::Report(args) => report::report(&cli.global, args),
         Command::Resolve(args) => resolve::resolve(&cli.global, args),
         Command::Rollback(args) => rollback::rollback(&cli.global, args),
         Command::Purge(args) => purge::purge(&cli.global, args),
         Command::State(args) => state::state(&cli.global, args),
+        Command::Modules(args) => reference::modules(&cli.global, args),
+        Command::Schema => reference::schema(),
+        Command::Completions(args) => reference::completions(args.shell),
+        Command::Man(args) => reference::man(args),
     });
     match result {
         Ok(code) => code,

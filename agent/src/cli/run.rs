@@ -14,7 +14,7 @@ use super::{Done, locate, screen};
 use crate::engine::{Engine, RunEnd};
 use crate::event::Event;
 use crate::report::json::JsonLines;
-use crate::report::{diagnostic, plan, terminal};
+use crate::report::{diagnostic, plan, terminal, trace};
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
     if args.syntax_check {
@@ -94,10 +94,16 @@ pub(super) fn stage(
     };
     let engine = locate::engine(global, playbook, ask, cancel.clone(), more)?;
     let events: Arc<dyn Fn(Event) + Send + Sync> = match global.output {
-        Output::Text => Arc::new(move |event| shown.event(&event)),
+        Output::Text => Arc::new(move |event| {
+            trace::event(&event);
+            shown.event(&event);
+        }),
         Output::Json => {
             let lines = JsonLines::new(std::io::stdout(), &operator.host);
-            Arc::new(move |event| lines.event(&event))
+            Arc::new(move |event| {
+                trace::event(&event);
+                lines.event(&event);
+            })
         }
     };
     Ok(Stage {

@@ -1,43 +1,43 @@
-//! `status`: where each task stands.
+//! `status`: where each task stands, and what a later run would do.
 
 use std::process::ExitCode;
 
 use super::args::{Global, Output, StatusArgs};
+use super::present::{self, Present};
 use super::{Done, locate, screen};
-use crate::report::status;
-use crate::state::{History, Lock, StateDir, StateError, journal::read_for};
+use crate::report::status::{self, Next};
+use crate::state::journal::{read_for, read_outline_for};
+use crate::state::{History, StateDir};
 
 pub(super) fn status(global: &Global, args: &StatusArgs) -> Done {
     for (name, root) in locate::states(global, args.playbook.as_deref())? {
         let dir = StateDir::new(&root, &name);
-        let history = History::of(&read_for(&dir, &name)?.records);
-        let running = holder(&dir);
+        // Without a playbook nothing is planned, and planning alone needs results.
+        let contents = match &args.playbook {
+            Some(_) => read_for(&dir, &name)?,
+            None => read_outline_for(&dir, &name)?,
+        };
+        let history = History::of(&contents.records);
+        let running = locate::holder(&dir);
+        let present = present::of(global, args.playbook.as_deref(), &args.extra_vars, &history);
+        let next = match &present {
+            Present::Planned(planned) => Next::Planned {
+                plan: &planned.plan,
+                assumed: &planned.assumed,
+            },
+            Present::Unknown(why) => Next::Unknown(why),
+        };
+        let view = status::Status {
+            playbook: &name,
+            state: dir.path(),
+            history: &history,
+            running: running.as_deref(),
+            next,
+        };
         match global.output {
-            Output::Text => {
-                print!(
-                    "{}",
-                    status::text(&name, &history, running.as_deref(), screen::stdout_style())
-                );
-                if history.runs.is_empty() {
-                    println!(
-                        "  nothing has been run yet (state: {})",
-                        dir.path().display()
-                    );
-                }
-            }
-            Output::Json => println!("{}", status::json(&name, &history, running.as_deref())),
+            Output::Text => print!("{}", status::text(&view, screen::view())),
+            Output::Json => println!("{}", status::json(&view)),
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Who runs just now, if anybody.
-fn holder(dir: &StateDir) -> Option<String> {
-    if !dir.lock().is_file() {
-        return None;
-    }
-    match Lock::look(&dir.lock()) {
-        Err(StateError::Locked { holder, .. }) => Some(holder),
-        _ => None,
-    }
 }

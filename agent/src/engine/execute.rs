@@ -32,6 +32,7 @@ pub(super) struct Work {
 
 impl<'p> Session<'p> {
     /// Does a unit's work.
+    #[tracing::instrument(name = "task", skip_all, fields(task = %place.identity))]
     pub(super) async fn execute(
         &mut self,
         place: &Place<'p>,

@@ -4,11 +4,13 @@
 
 mod arguments;
 pub mod decide;
+mod effort;
 mod execute;
 mod failure;
 mod frame;
 mod handlers;
 pub mod identity;
+pub mod inspect;
 mod judge;
 mod options;
 pub mod plan;
@@ -30,7 +32,7 @@ pub use failure::describe;
 pub use options::{Operator, RunOptions};
 pub use plan::{Plan, PlanAction, PlanEntry};
 pub use purge::{PurgeEnd, PurgePlan};
-pub use resolve::{Resolved, UnknownTask};
+pub use resolve::{Resolved, UnknownTask, find_task};
 pub use rollback::RollbackEnd;
 pub use rollback_plan::{Accepted, RollbackPlan, UndoAction, UndoEntry};
 pub use run::{Engine, RunEnd, RunError, playbook_name, run_id};

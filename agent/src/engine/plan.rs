@@ -34,6 +34,21 @@ pub enum PlanAction {
     Decide,
 }
 
+impl PlanAction {
+    /// Its name, as JSON has it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Run => "run",
+            Self::Recover => "recover",
+            Self::Skip => "skip",
+            Self::Later => "later",
+            Self::Decide => "decide",
+        }
+    }
+}
+
 /// One task's part of the plan.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PlanEntry {

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::effort::Effort;
 use super::failure::{Failure, describe};
 use super::plan::PlanAction;
 use super::run::{Begun, Engine, RunError, Stop, stats_map};
@@ -164,7 +165,14 @@ impl Engine {
             mut session,
             contents,
             _locks,
-        } = self.begin(held, events, Some("purge"), plan.entries.len(), Vec::new())?;
+        } = self.begin(
+            held,
+            events,
+            Some("purge"),
+            plan.entries.len(),
+            Vec::new(),
+            Effort::default(),
+        )?;
         let folders = self.quarantine_folders(&contents);
         let ended = session.delete(&plan, &folders).await;
         let (end, broken) = match ended {

@@ -148,7 +148,7 @@ pub(super) fn quoted(word: &str) -> String {
 }
 
 /// Lists where two argument values differ: `path: old -> new`.
-fn differences(path: &str, old: &Value, new: &Value) -> Vec<String> {
+pub(super) fn differences(path: &str, old: &Value, new: &Value) -> Vec<String> {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => {
             let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();

@@ -3,7 +3,7 @@
 use super::frame::Frame;
 use super::plan::Plan;
 use super::run::{Engine, RunError, run_id};
-use super::unit::{Look, Ready};
+use super::unit::{Look, Place, Ready};
 use crate::modules::Advice;
 use crate::playbook::model::{Block, Item, Play, Task};
 use crate::source::closest;
@@ -96,7 +96,7 @@ impl Engine {
         seat::refuse_copy(&dir.journal(), &contents, operator.machine.as_deref())?;
         let history = History::of(&contents.records);
         let identity = self.known(&history, task)?;
-        let (fingerprint, advice) = self.task_now(&identity, &history).unzip();
+        let (fingerprint, advice) = self.stands_on(&identity, &history).unzip();
         let (mut journal, _) = Journal::open(&dir.journal(), &contents, &run)?;
         journal.append(Body::TaskResolved {
             task: identity.clone(),
@@ -193,7 +193,7 @@ impl Engine {
 
     /// What the task depends on in the present playbook, and what its module advises, where that can be
     /// told without running.
-    fn task_now(&self, identity: &str, history: &History) -> Option<(Fingerprint, Advice)> {
+    fn stands_on(&self, identity: &str, history: &History) -> Option<(Fingerprint, Advice)> {
         let Ready {
             fingerprint,
             module,
@@ -208,6 +208,16 @@ impl Engine {
         identity: &str,
         history: &'h History,
     ) -> Option<Box<Ready<'h>>> {
+        let place = self.place_now(identity, history)?;
+        match self.look(&place, &self.unit_scope(&place), history, &[]) {
+            Ok(Look::Ready(ready)) => Some(ready),
+            _ => None,
+        }
+    }
+
+    /// Finds a task of the present playbook by its identity, loop items included. Registered results and
+    /// facts are the journal's.
+    pub(super) fn place_now(&self, identity: &str, history: &History) -> Option<Place<'_>> {
         let root = self.root_scope();
         for (_, known) in history.tasks() {
             if let TaskHistory::Finished(finished) = known
@@ -233,13 +243,9 @@ impl Engine {
                 if !identity.starts_with(own) {
                     continue;
                 }
-                for place in self.places(task, &frame) {
-                    if place.identity == identity
-                        && let Ok(Look::Ready(ready)) =
-                            self.look(&place, &self.unit_scope(&place), history, &[])
-                    {
-                        return Some(ready);
-                    }
+                let mut places = self.places(task, &frame).into_iter();
+                if let Some(place) = places.find(|place| place.identity == identity) {
+                    return Some(place);
                 }
             }
         }
@@ -273,6 +279,13 @@ fn collect<'p>(items: &'p [Item], frame: &Frame<'p>, found: &mut Vec<(&'p Task, 
             }
         }
     }
+}
+
+/// Finds a task of the journal by its identity, or by the end of one if that is unique.
+#[must_use]
+pub fn find_task(history: &History, task: &str) -> Option<String> {
+    let names: Vec<&str> = history.tasks().map(|(identity, _)| identity).collect();
+    named(&names, task).map(str::to_owned)
 }
 
 /// Finds a task by its identity, or by the end of one if that is unique.

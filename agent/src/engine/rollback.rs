@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::decide::Decision;
+use super::effort::Effort;
 use super::failure::{Failure, describe};
 use super::rollback_plan::{Accepted, RollbackPlan, UndoAction, UndoEntry, Way, Ways, open_steps};
 use super::run::{Begun, Engine, RunError, Stop, stats_map};
@@ -80,6 +81,7 @@ impl Engine {
             Some("rollback"),
             deeds.deeds.len(),
             Vec::new(),
+            Effort::default(),
         )?;
         let ended = match session.adopt_left_overs(&contents).await {
             Ok(()) => session.roll_back(deeds, accepted).await,

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 
+use super::effort::Effort;
 use super::identity::Identities;
 use super::options::RunOptions;
 use super::plan::PlanEntry;
@@ -174,6 +175,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the state cannot be locked, read or written, or an argument turns out wrong in planning.
+    #[tracing::instrument(name = "run", skip_all, fields(playbook = %self.name))]
     pub async fn run(&self, events: &EventSink) -> Result<RunEnd, RunError> {
         if self.options.check {
             return self.predict(events).await;
@@ -187,7 +189,14 @@ impl Engine {
             mut session,
             contents,
             _locks,
-        } = self.begin(held, events, None, self.tasks_total(), redo)?;
+        } = self.begin(
+            held,
+            events,
+            None,
+            self.tasks_total(),
+            redo,
+            Effort::of(&plan),
+        )?;
         if let Some(last) = history.runs.last()
             && last.command.as_deref() == Some("rollback")
             && last.outcome != Some(Outcome::Done)
@@ -267,6 +276,7 @@ impl Engine {
         command: Option<&str>,
         tasks_total: usize,
         redo: Vec<String>,
+        effort: Effort,
     ) -> Result<Begun<'_>, RunError> {
         let Held {
             run,
@@ -316,7 +326,15 @@ impl Engine {
                 fingerprint: None,
             })?);
         }
-        let session = Session::new(self, events.clone(), history, Some(journal), run, state_id);
+        let session = Session::new(
+            self,
+            events.clone(),
+            history,
+            Some(journal),
+            run,
+            state_id,
+            effort,
+        );
         Ok(Begun {
             session,
             contents,
@@ -333,7 +351,16 @@ impl Engine {
         let started = Instant::now();
         let run = run_id();
         events(self.run_started_event(&run, self.tasks_total()));
-        let mut session = Session::new(self, events.clone(), history, None, run, String::new());
+        let effort = Effort::of(&plan);
+        let mut session = Session::new(
+            self,
+            events.clone(),
+            history,
+            None,
+            run,
+            String::new(),
+            effort,
+        );
         let decisions = plan.decisions();
         let end = if decisions.is_empty() {
             match session.plays().await {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 
 use serde_json::{Map, Value, json};
 
+use super::effort::Effort;
 use super::frame::Frame;
 use super::run::{Engine, RunEnd, Stop};
 use super::services::Running;
@@ -33,6 +34,8 @@ pub(super) struct Session<'p> {
     pub logs: usize,
     /// Fingerprint and result of each failure of this run, for when a `rescue` takes over.
     pub last_failure: HashMap<String, (Fingerprint, Value)>,
+    /// How far the whole run is.
+    pub effort: Effort,
     /// In check mode: whether there are names whose values only a real run would give.
     pub unknown: bool,
 }
@@ -60,6 +63,7 @@ impl<'p> Session<'p> {
         journal: Option<Journal>,
         run: String,
         state_id: String,
+        effort: Effort,
     ) -> Self {
         Self {
             engine,
@@ -73,6 +77,7 @@ impl<'p> Session<'p> {
             stats: Stats::default(),
             logs: 0,
             last_failure: HashMap::new(),
+            effort,
             unknown: false,
         }
     }

@@ -319,6 +319,9 @@ impl<'p> Session<'p> {
             summary: summary.map(|text| self.engine.redactor.text(&text)),
             duration_ms: millis(since.elapsed()),
         });
+        if let Some(progress) = self.effort.ended(&place.identity) {
+            (self.events)(progress);
+        }
     }
 
     /// The task's name with its templates rendered, where they can be.

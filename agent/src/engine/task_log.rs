@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::event::Event;
 use crate::modules::Progress;
 use crate::redact::Redactor;
-use crate::state::journal::create_private;
+use crate::state::journal::{LOG_HEADER, create_private};
 
 /// Hears events.
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
@@ -22,6 +22,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// stop a task: the journal is the record, the log is for reading.
 struct TaskLog {
     path: PathBuf,
+    /// Identity, for the first line: a log says by itself which task it belongs to.
+    task: String,
     file: Option<File>,
     broken: bool,
 }
@@ -48,6 +50,7 @@ impl TaskLog {
                 .flatten();
             self.broken = opened.is_none();
             self.file = opened;
+            self.line(&format!("{LOG_HEADER}{}", self.task));
         }
         if let Some(file) = &mut self.file {
             self.broken = writeln!(file, "{line}").is_err();
@@ -83,6 +86,7 @@ pub(super) fn progress(
     };
     let log = Mutex::new(TaskLog {
         path: log,
+        task: redactor.text(task),
         file: None,
         broken: false,
     });

@@ -7,6 +7,7 @@ pub mod error;
 pub mod files;
 pub mod module;
 pub mod postgres;
+pub mod reference;
 pub mod registry;
 pub mod undo;
 mod undo_plan;

@@ -10,6 +10,7 @@ mod fixtures;
 pub mod load;
 pub mod model;
 mod scalar;
+pub mod schema;
 pub mod template;
 pub mod validate;
 mod yaml;

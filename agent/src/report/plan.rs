@@ -10,7 +10,7 @@ use crate::engine::{Plan, PlanAction, PlanEntry};
 pub fn text(plan: &Plan, style: Style) -> String {
     let mut out = String::new();
     for entry in &plan.entries {
-        let (word, ink) = word(entry.action);
+        let (word, ink) = (entry.action.word(), ink(entry.action));
         let _ = writeln!(
             out,
             "{} {}  {}",
@@ -49,14 +49,12 @@ pub fn text(plan: &Plan, style: Style) -> String {
     out
 }
 
-fn word(action: PlanAction) -> (&'static str, Ink) {
+pub(super) fn ink(action: PlanAction) -> Ink {
     match action {
-        PlanAction::Done => ("done", Ink::Calm),
-        PlanAction::Run => ("run", Ink::Change),
-        PlanAction::Recover => ("recover", Ink::Change),
-        PlanAction::Skip => ("skip", Ink::Faint),
-        PlanAction::Later => ("later", Ink::Faint),
-        PlanAction::Decide => ("decide", Ink::Bad),
+        PlanAction::Done => Ink::Calm,
+        PlanAction::Run | PlanAction::Recover => Ink::Change,
+        PlanAction::Skip | PlanAction::Later => Ink::Faint,
+        PlanAction::Decide => Ink::Bad,
     }
 }
 

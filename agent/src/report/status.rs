@@ -1,14 +1,18 @@
 //! What a journal knows, as text and as JSON.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::style::{Ink, Style};
+use super::facts;
+use super::style::{Ink, View};
 use super::units;
-use crate::state::{History, Outcome, TaskHistory, TaskStatus};
+use crate::engine::{Plan, PlanAction};
+use crate::state::{History, TaskHistory, TaskStatus};
 
 struct Row {
     word: &'static str,
@@ -30,15 +34,14 @@ fn row(task: &TaskHistory) -> Row {
     };
     match task {
         TaskHistory::Finished(finished) => {
-            let (word, ink) = match finished.status {
-                TaskStatus::Ok => ("ok", Ink::Good),
-                TaskStatus::Changed => ("changed", Ink::Change),
-                TaskStatus::Ignored => ("ignored", Ink::Calm),
-                TaskStatus::Rescued => ("rescued", Ink::Calm),
-                TaskStatus::Failed => ("failed", Ink::Bad),
+            let ink = match finished.status {
+                TaskStatus::Ok => Ink::Good,
+                TaskStatus::Changed => Ink::Change,
+                TaskStatus::Ignored | TaskStatus::Rescued => Ink::Calm,
+                TaskStatus::Failed => Ink::Bad,
             };
             Row {
-                word,
+                word: facts::word(finished.status),
                 ink,
                 time: Some(finished.time),
                 run: Some(finished.run.clone()),
@@ -97,63 +100,166 @@ fn row(task: &TaskHistory) -> Row {
     }
 }
 
-/// Renders one playbook's state: its tasks, its runs, and who works on it.
+/// What a status is made from.
+pub struct Status<'a> {
+    /// Name of the playbook.
+    pub playbook: &'a str,
+    /// Folder of its state.
+    pub state: &'a Path,
+    /// What its journal knows.
+    pub history: &'a History,
+    /// Who works on it just now.
+    pub running: Option<&'a str>,
+    /// What a later run would do.
+    pub next: Next<'a>,
+}
+
+/// What a later run would do.
+pub enum Next<'a> {
+    /// The present playbook, planned.
+    Planned {
+        /// The plan.
+        plan: &'a Plan,
+        /// Variables that were taken from the last run's command line.
+        assumed: &'a [String],
+    },
+    /// Why it cannot be told.
+    Unknown(&'a str),
+}
+
+/// Renders one playbook's state: its tasks, services, runs, who works on it, and what comes next.
 #[must_use]
-pub fn text(playbook: &str, history: &History, running: Option<&str>, style: Style) -> String {
-    let mut out = format!("{}\n", style.paint(Ink::Strong, playbook));
+pub fn text(status: &Status<'_>, view: View) -> String {
+    let history = status.history;
+    let mut out = format!("{}\n", view.paint(Ink::Strong, status.playbook));
+    if history.runs.is_empty() {
+        let _ = writeln!(
+            out,
+            "  nothing has been run yet (state: {})",
+            status.state.display()
+        );
+    }
+    let numbers: HashMap<&str, usize> = history
+        .runs
+        .iter()
+        .enumerate()
+        .map(|(index, run)| (run.id.as_str(), index + 1))
+        .collect();
     for (identity, task) in history.tasks() {
         let Row {
             word,
             ink,
             time,
+            run,
             duration_ms,
             note,
-            ..
         } = row(task);
-        let time = time.map_or_else(String::new, |time| time.strftime("%F %T").to_string());
+        let time = time.map_or_else(String::new, units::moment);
         let took =
             duration_ms.map_or_else(String::new, |ms| units::duration(Duration::from_millis(ms)));
-        let _ = write!(
-            out,
-            "  {} {} {:>12}  {identity}",
-            style.paint(ink, &format!("{word:<8}")),
-            style.paint(Ink::Faint, &format!("{time:<19}")),
+        let run = run
+            .and_then(|run| numbers.get(run.as_str()))
+            .map_or_else(String::new, |number| format!("run {number}"));
+        let mut line = format!(
+            "  {} {} {:<6} {:>12}  {identity}",
+            view.paint(ink, &format!("{word:<8}")),
+            view.paint(Ink::Faint, &format!("{time:<19}")),
+            run,
             took,
         );
         if let Some(note) = note {
-            let _ = write!(out, "  {}", style.paint(Ink::Faint, &format!("({note})")));
+            let note = note.split_whitespace().collect::<Vec<_>>().join(" ");
+            line.push_str(&format!(
+                "  {}",
+                view.paint(Ink::Faint, &format!("({note})"))
+            ));
         }
-        out.push('\n');
+        let _ = writeln!(out, "{}", view.fit(&line));
     }
-    if let Some(run) = history.runs.last() {
-        let how = match (run.outcome, running) {
-            (Some(Outcome::Done), _) if run.command.as_deref() == Some("rollback") => {
-                "rolled back".to_owned()
-            }
-            (Some(Outcome::Done), _) if run.command.as_deref() == Some("purge") => {
-                "the quarantine was purged".to_owned()
-            }
-            (Some(Outcome::Done), _) => "done".to_owned(),
-            (Some(Outcome::Failed), _) => "a task failed".to_owned(),
-            (Some(Outcome::Interrupted), _) => "interrupted".to_owned(),
-            (Some(Outcome::DecisionNeeded), _) => "an operator has to decide".to_owned(),
-            (None, Some(holder)) => format!("going on ({holder})"),
-            (None, None) => "killed, or the host went down; run again to continue".to_owned(),
+    for service in &history.services {
+        let (word, ink) = match (service.up, status.running) {
+            (false, _) => ("stopped", Ink::Faint),
+            (true, Some(_)) => ("up", Ink::Good),
+            (true, None) => ("left over, the next run removes it", Ink::Change),
         };
-        let _ = writeln!(
-            out,
-            "  {} runs; the last, {} by {}: {how}",
-            history.runs.len(),
-            run.started.strftime("%F %T UTC"),
-            run.user
+        let line = format!(
+            "  service {}: {} since {} (container {})",
+            service.name,
+            view.paint(ink, word),
+            units::moment(service.time),
+            service.container
         );
+        let _ = writeln!(out, "{}", view.fit(&line));
+    }
+    let last = history.runs.len();
+    for (index, run) in history.runs.iter().enumerate() {
+        let (word, ink) = super::history::outcome(run, index + 1 == last, status.running);
+        let took = run
+            .duration_ms
+            .map_or_else(String::new, |ms| units::duration(Duration::from_millis(ms)));
+        let line = format!(
+            "  run {:<3} {} {} {took:>12}  {} by {}",
+            index + 1,
+            view.paint(ink, &format!("{word:<15}")),
+            view.paint(Ink::Faint, &units::moment(run.started)),
+            run.id,
+            run.user,
+        );
+        let _ = writeln!(out, "{}", view.fit(&line));
+    }
+    if let Some(holder) = status.running {
+        let _ = writeln!(out, "  going on: {holder}");
+    } else if history.runs.last().is_some_and(|run| run.outcome.is_none()) {
+        out.push_str("  the last run was killed, or the host went down: run again to continue\n");
+    }
+    out.push_str(&next(status, view));
+    out
+}
+
+fn next(status: &Status<'_>, view: View) -> String {
+    let (plan, assumed) = match &status.next {
+        Next::Planned { plan, assumed } => (plan, assumed),
+        Next::Unknown(why) => {
+            return format!("  what a later run would do is not known here: {why}\n");
+        }
+    };
+    let with = match assumed {
+        [] => String::new(),
+        words => format!(" (with `-e {}`, as the last one)", words.join(" -e ")),
+    };
+    let open: Vec<_> = plan
+        .entries
+        .iter()
+        .filter(|entry| !matches!(entry.action, PlanAction::Done | PlanAction::Skip))
+        .collect();
+    let done = plan
+        .entries
+        .iter()
+        .filter(|entry| entry.action == PlanAction::Done)
+        .count();
+    if open.is_empty() {
+        return format!("  a later run{with} would pass over everything: {done} done\n");
+    }
+    let mut out = format!("  a later run{with} would pass over {done} tasks that are done, and\n");
+    for entry in open {
+        let line = format!(
+            "    {} {}  {}",
+            view.paint(
+                super::plan::ink(entry.action),
+                &format!("{:<7}", entry.action.word())
+            ),
+            entry.task,
+            view.paint(Ink::Faint, &format!("({})", entry.why)),
+        );
+        let _ = writeln!(out, "{}", view.fit(&line));
     }
     out
 }
 
 /// The same for programs.
 #[must_use]
-pub fn json(playbook: &str, history: &History, running: Option<&str>) -> Value {
+pub fn json(status: &Status<'_>) -> Value {
+    let history = status.history;
     let tasks: Vec<Value> = history
         .tasks()
         .map(|(identity, task)| {
@@ -171,17 +277,23 @@ pub fn json(playbook: &str, history: &History, running: Option<&str>) -> Value {
             })
         })
         .collect();
-    let runs: Vec<Value> = history
-        .runs
+    let services: Vec<Value> = history
+        .services
         .iter()
-        .map(|run| {
+        .map(|service| {
             json!({
-                "run": run.id, "started": run.started, "user": run.user, "host": run.host,
-                "playbook": run.playbook, "playbook_sha256": run.playbook_sha256,
-                "outcome": run.outcome, "duration_ms": run.duration_ms,
-                "command": run.command.as_deref().unwrap_or("run"),
+                "service": service.name, "container": service.container, "run": service.run,
+                "since": service.time, "up": service.up,
             })
         })
         .collect();
-    json!({ "playbook": playbook, "running": running, "tasks": tasks, "runs": runs })
+    let (next, unknown) = match &status.next {
+        Next::Planned { plan, .. } => (Some(plan), None),
+        Next::Unknown(why) => (None, Some(why)),
+    };
+    json!({
+        "v": 1, "playbook": status.playbook, "running": status.running, "tasks": tasks,
+        "services": services, "runs": super::history::runs(history),
+        "next": next, "next_unknown": unknown,
+    })
 }

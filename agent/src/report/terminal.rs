@@ -4,9 +4,9 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::style::{Ink, Style};
+use super::style::{Ink, Style, View};
 use super::units;
 use crate::event::{Event, Stats, Status, Unit};
 
@@ -18,8 +18,8 @@ const LONG: Duration = Duration::from_secs(1);
 /// How to show a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Colours of the lines on standard output.
-    pub style: Style,
+    /// Colours and width of the lines on standard output.
+    pub view: View,
     /// Standard error is a terminal: show bars there.
     pub bars: bool,
     /// Show what tasks print.
@@ -37,6 +37,10 @@ struct Screen {
     started: Instant,
     last_plain: Instant,
     name: String,
+    /// How far the whole run is.
+    whole: Whole,
+    /// Tasks that took long, and how long.
+    long: Vec<(Duration, String)>,
     /// Name of the loop whose skipped items were told last: told once, not item by item.
     skipped: Option<String>,
 }
@@ -51,6 +55,8 @@ impl Terminal {
             started: now,
             last_plain: now,
             name: String::new(),
+            whole: Whole::beginning(now),
+            long: Vec::new(),
             skipped: None,
         };
         Self {
@@ -62,7 +68,8 @@ impl Terminal {
     /// Shows one event.
     pub fn event(&self, event: &Event) {
         let mut screen = self.screen.lock().unwrap_or_else(|e| e.into_inner());
-        let style = self.options.style;
+        let view = self.options.view;
+        let style = view.style;
         match event {
             Event::RunStarted {
                 run: _,
@@ -75,6 +82,7 @@ impl Terminal {
                 } else {
                     ""
                 };
+                screen.whole = Whole::beginning(Instant::now());
                 screen.line(&format!("{playbook}: {tasks_total} tasks{mode}"));
             }
             Event::PlayStarted { play } => {
@@ -131,7 +139,16 @@ impl Terminal {
                     with_item(name, item.as_deref())
                 };
                 let took = Duration::from_millis(*duration_ms);
-                screen.line(&task_line(style, *status, &name, summary.as_deref(), took));
+                if took >= LONG {
+                    screen.long.push((took, name.clone()));
+                }
+                let line = task_line(style, *status, &name, summary.as_deref(), took);
+                // What went wrong is never cut short.
+                if *status == Status::Failed || self.options.verbose {
+                    screen.line(&line);
+                } else {
+                    screen.line(&view.fit(&line));
+                }
                 if matches!(status, Status::Failed | Status::Ignored)
                     && let Some(help) = result.get("help").and_then(|help| help.as_str())
                 {
@@ -181,6 +198,17 @@ impl Terminal {
                     style.paint(Ink::Change, "warning:")
                 ));
             }
+            Event::RunProgress {
+                tasks_done,
+                tasks_total,
+                percent,
+                left_ms,
+            } => {
+                screen.whole.tasks =
+                    Some(format!("{tasks_done} of {tasks_total} tasks, {percent} %"));
+                screen.whole.ends =
+                    left_ms.map(|left| Instant::now() + Duration::from_millis(left));
+            }
             Event::RunFinished {
                 outcome,
                 stats,
@@ -189,6 +217,9 @@ impl Terminal {
                 screen.end();
                 let took = units::duration(Duration::from_millis(*duration_ms));
                 screen.line(&recap(style, outcome, stats, &took));
+                if let Some(line) = longest(&mut screen.long) {
+                    screen.line(&view.fit(&style.paint(Ink::Faint, &line)));
+                }
             }
         }
     }
@@ -223,7 +254,7 @@ impl Screen {
         self.last_plain = self.started;
         if bars {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.set_style(style_of("  {spinner} {msg} {elapsed}"));
+            bar.set_style(self.style_of("  {spinner} {wide_msg} {elapsed}\n    {whole}"));
             bar.set_message(name.clone());
             bar.enable_steady_tick(Duration::from_millis(150));
             self.bar = Some(bar);
@@ -243,17 +274,20 @@ impl Screen {
                 return;
             }
             let all_there = total.is_some_and(|total| done >= total);
-            bar.set_style(style_of(match (unit, total) {
+            let figures = match (unit, total) {
                 // The last byte is rarely the end: indexes are built, files are synced.
-                (Unit::Bytes, Some(_)) if all_there => "  {spinner} {msg} {bytes}, finishing {elapsed}",
-                (Unit::Items, Some(_)) if done == 0 => "  {spinner} {msg} {pos}/{len} {elapsed}",
+                (Unit::Bytes, Some(_)) if all_there => "{bytes}, finishing",
+                (Unit::Items, Some(_)) if done == 0 => "{pos}/{len}",
                 (Unit::Bytes, Some(_)) => {
-                    "  {spinner} {msg} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec}, {eta} left"
+                    "[{bar:24}] {bytes}/{total_bytes}, {binary_bytes_per_sec}, {eta} left"
                 }
-                (Unit::Bytes, None) => "  {spinner} {msg} {bytes} {binary_bytes_per_sec} {elapsed}",
-                (Unit::Items, Some(_)) => "  {spinner} {msg} [{bar:24}] {pos}/{len}, {eta} left",
-                (Unit::Items, None) => "  {spinner} {msg} {pos} {elapsed}",
-            }));
+                (Unit::Bytes, None) => "{bytes}, {binary_bytes_per_sec}",
+                (Unit::Items, Some(_)) => "[{bar:24}] {pos}/{len}, {eta} left",
+                (Unit::Items, None) => "{pos}",
+            };
+            bar.set_style(self.style_of(&format!(
+                "  {{spinner}} {{wide_msg}} {{elapsed}}\n    {figures}\n    {{whole}}"
+            )));
             if let Some(total) = total {
                 bar.set_length(total);
             }
@@ -268,15 +302,74 @@ impl Screen {
             return;
         }
         self.last_plain = Instant::now();
-        let text = plain_progress(&self.name, done, total, unit, self.started.elapsed());
+        let mut text = plain_progress(&self.name, done, total, unit, self.started.elapsed());
+        text.push_str(&format!("; {}", self.whole.now()));
         self.line(&text);
+    }
+
+    /// A bar's style; `{whole}` is how far the run is, at the moment of drawing.
+    fn style_of(&self, template: &str) -> ProgressStyle {
+        let whole = self.whole.clone();
+        let draw = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
+            // A bar that cannot be drawn is no reason to stop.
+            let _ = out.write_str(&whole.now());
+        };
+        ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ")
+            .with_key("whole", draw)
     }
 }
 
-fn style_of(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ")
+/// How far the whole run is.
+#[derive(Clone)]
+struct Whole {
+    started: Instant,
+    tasks: Option<String>,
+    /// When it will be over, roughly.
+    ends: Option<Instant>,
+}
+
+impl Whole {
+    fn beginning(now: Instant) -> Self {
+        Self {
+            started: now,
+            tasks: None,
+            ends: None,
+        }
+    }
+
+    fn now(&self) -> String {
+        let whole_seconds = |time: Duration| match time.as_secs() {
+            seconds @ 0..60 => format!("{seconds} s"),
+            seconds => units::duration(Duration::from_secs(seconds)),
+        };
+        let mut text = format!("run: {}", whole_seconds(self.started.elapsed()));
+        if let Some(tasks) = &self.tasks {
+            text.push_str(&format!(", {tasks}"));
+        }
+        let left = self
+            .ends
+            .map(|ends| ends.saturating_duration_since(Instant::now()));
+        if let Some(left) = left.filter(|left| *left >= LONG) {
+            text.push_str(&format!(", about {} left", whole_seconds(left)));
+        }
+        text
+    }
+}
+
+/// The tasks that took longest, where there were several long ones.
+fn longest(long: &mut [(Duration, String)]) -> Option<String> {
+    if long.len() < 2 {
+        return None;
+    }
+    long.sort_by_key(|(took, _)| std::cmp::Reverse(*took));
+    let named: Vec<String> = long
+        .iter()
+        .take(3)
+        .map(|(took, name)| format!("{name} {}", units::duration(*took)))
+        .collect();
+    Some(format!("Longest: {}", named.join("; ")))
 }
 
 fn plain_progress(
@@ -290,18 +383,37 @@ fn plain_progress(
         Unit::Bytes => units::bytes(count),
         Unit::Items => count.to_string(),
     };
+    let rate = rate(done, unit, since);
     let mut text = format!("  ... {name}: {}", show(done));
     if let Some(total) = total.filter(|total| *total > 0) {
         let percent = u128::from(done) * 100 / u128::from(total);
         text.push_str(&format!(" of {} ({percent} %)", show(total)));
+        text.push_str(&rate);
         if done > 0 && done < total {
             let left = since.as_secs_f64() * ((total - done) as f64 / done as f64);
             if let Ok(left) = Duration::try_from_secs_f64(left) {
                 text.push_str(&format!(", about {} left", units::duration(left)));
             }
         }
+    } else {
+        text.push_str(&rate);
     }
     text
+}
+
+fn rate(done: u64, unit: Unit, since: Duration) -> String {
+    let seconds = since.as_secs_f64();
+    if unit != Unit::Bytes || seconds < 1.0 {
+        return String::new();
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "only for display"
+    )]
+    let rate = (done as f64 / seconds) as u64;
+    format!(", {}/s", units::bytes(rate))
 }
 
 fn with_item(name: &str, item: Option<&str>) -> String {
@@ -378,7 +490,37 @@ mod tests {
 
     #[test]
     fn plain_progress_says_how_long_it_still_takes() {
-        let line = plain_progress("Dump", 50, Some(200), Unit::Items, Duration::from_secs(10));
+        let ten = Duration::from_secs(10);
+        let line = plain_progress("Dump", 50, Some(200), Unit::Items, ten);
         assert_eq!(line, "  ... Dump: 50 of 200 (25 %), about 30.0 s left");
+        let line = plain_progress("Dump", 10 << 20, Some(40 << 20), Unit::Bytes, ten);
+        assert_eq!(
+            line,
+            "  ... Dump: 10.0 MiB of 40.0 MiB (25 %), 1.0 MiB/s, about 30.0 s left"
+        );
+    }
+
+    #[test]
+    fn the_whole_run_says_how_long_it_will_still_take_once_that_can_be_told() {
+        let mut whole = Whole::beginning(Instant::now());
+        assert_eq!(whole.now(), "run: 0 s");
+        whole.tasks = Some("3 of 9 tasks, 40 %".into());
+        whole.ends = Some(Instant::now() + Duration::from_secs(90));
+        let text = whole.now();
+        assert!(
+            text.ends_with("3 of 9 tasks, 40 %, about 1 min 29 s left"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_longest_tasks_are_named_last() {
+        let second = Duration::from_secs(1);
+        let mut long = vec![(second, "a".to_owned()), (3 * second, "b".to_owned())];
+        assert_eq!(
+            longest(&mut long).as_deref(),
+            Some("Longest: b 3.0 s; a 1.0 s")
+        );
+        assert_eq!(longest(&mut long[..1]), None);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 /// Bytes with a binary unit: `134.2 MiB`.
 #[must_use]
 pub fn bytes(count: u64) -> String {
@@ -33,12 +35,33 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// A moment in UTC: `2026-11-22 21:46:02`.
+#[must_use]
+pub fn moment(time: Timestamp) -> String {
+    time.strftime("%F %T").to_string()
+}
+
+/// A count with a narrow gap between thousands: `338 459`.
+#[must_use]
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + 4);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn sizes_and_times_read_well() {
+        assert_eq!(count(338_459), "338\u{202f}459");
         assert_eq!(bytes(999), "999 B");
         assert_eq!(bytes(140_720_000), "134.2 MiB");
         let shown: Vec<_> = [80, 2_100, 245_000, 7_380_000]

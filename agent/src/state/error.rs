@@ -112,6 +112,22 @@ pub enum StateError {
         /// Who, as the lock file says.
         holder: String,
     },
+    /// An exported archive is not what was exported.
+    #[error("{} cannot be trusted: {what}", path.display())]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The journal does not hold the record that somebody noted.
+    #[error("no record in {} has the hash {head}", path.display())]
+    HeadMissing {
+        /// The journal.
+        path: PathBuf,
+        /// What was noted.
+        head: String,
+    },
     /// An earlier append failed; nothing more may be written by this process.
     #[error("the journal {} could not be written earlier in this run", path.display())]
     Poisoned {
@@ -201,6 +217,8 @@ impl StateError {
             Self::Copied { .. } => "state::copied",
             Self::HeldByCopy { .. } => "state::held_by_copy",
             Self::Locked { .. } => "state::locked",
+            Self::Archive { .. } => "state::archive",
+            Self::HeadMissing { .. } => "state::head_missing",
             Self::Poisoned { .. } => "state::poisoned",
         }
     }
@@ -258,6 +276,16 @@ impl StateError {
             }
             Self::Locked { .. } => {
                 "wait for that run, or end it with SIGTERM; it leaves a state that can be continued"
+                    .into()
+            }
+            Self::Archive { .. } => {
+                "do not rely on it: export again from the state directory, or get the archive anew \
+                 from where it was kept"
+                    .into()
+            }
+            Self::HeadMissing { .. } => {
+                "records were cut off after this head was noted, the journal was written anew, or \
+                 it is another one's: ask for the copy that was made when the head was noted"
                     .into()
             }
             Self::Poisoned { .. } => "see the first error of this run".into(),

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::fingerprint::{Fingerprint, sha256_hex};
 
@@ -369,11 +370,11 @@ pub enum LineError {
     Newer(u64),
 }
 
-/// Reads a line without line end; returns the record and its hash.
+/// Returns a line's hash, which its content fits.
 ///
 /// # Errors
-/// When the text is no record, was altered, or has a newer format version.
-pub fn from_line(line: &str) -> Result<(Record, String), LineError> {
+/// When the line has none, or was altered.
+pub(super) fn checked_hash(line: &str) -> Result<&str, LineError> {
     let (content, rest) = line
         .rsplit_once(HASH_MEMBER)
         .ok_or_else(|| LineError::NotARecord("it has no `hash` at its end".into()))?;
@@ -381,20 +382,37 @@ pub fn from_line(line: &str) -> Result<(Record, String), LineError> {
         .strip_suffix("\"}")
         .filter(|hash| hash.len() == 64)
         .ok_or_else(|| LineError::NotARecord("its `hash` is cut short".into()))?;
-    let content = format!("{content}}}");
-    if sha256_hex(content.as_bytes()) != hash {
+    let mut hasher = Sha256::new();
+    hasher.update(content.as_bytes());
+    hasher.update(b"}");
+    if hex::encode(hasher.finalize()) != hash {
         return Err(LineError::Altered);
     }
-    let value: Value =
-        serde_json::from_str(&content).map_err(|e| LineError::NotARecord(e.to_string()))?;
-    match value.get("v").and_then(Value::as_u64) {
-        Some(version) if version > u64::from(FORMAT_VERSION) => {
-            return Err(LineError::Newer(version));
-        }
-        _ => {}
+    Ok(hash)
+}
+
+/// Reads a line without line end; returns the record and its hash.
+///
+/// # Errors
+/// When the text is no record, was altered, or has a newer format version.
+pub fn from_line(line: &str) -> Result<(Record, String), LineError> {
+    let hash = checked_hash(line)?;
+    // Read once, straight into its type: a journal is read at every start. `hash` is no part of it.
+    let record = serde_json::from_str::<Record>(line);
+    match record {
+        Ok(record) if record.v <= FORMAT_VERSION => Ok((record, hash.to_owned())),
+        Ok(record) => Err(LineError::Newer(record.v.into())),
+        // A newer format may have what this type does not know.
+        Err(error) => Err(match version(line) {
+            Some(version) if version > u64::from(FORMAT_VERSION) => LineError::Newer(version),
+            _ => LineError::NotARecord(error.to_string()),
+        }),
     }
-    let record = serde_json::from_value(value).map_err(|e| LineError::NotARecord(e.to_string()))?;
-    Ok((record, hash.to_owned()))
+}
+
+fn version(line: &str) -> Option<u64> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    value.get("v")?.as_u64()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the journal knows about each task, folded from its records.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -115,12 +115,48 @@ pub struct Run {
     pub playbook: String,
     /// SHA-256 of its text.
     pub playbook_sha256: String,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Command line, secrets hidden.
+    pub arguments: Vec<String>,
     /// How it ended; `None` while it runs, or when it was killed.
     pub outcome: Option<Outcome>,
     /// Wall time in milliseconds, once it ended.
     pub duration_ms: Option<u64>,
     /// What was asked for: `rollback`, `purge`; `None` for `run`.
     pub command: Option<String>,
+    /// Recap, once it ended: status -> number of tasks.
+    pub stats: BTreeMap<String, u32>,
+}
+
+/// The last that is known of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Name in the playbook.
+    pub name: String,
+    /// Container.
+    pub container: String,
+    /// Run that said so.
+    pub run: String,
+    /// When.
+    pub time: Timestamp,
+    /// Started, and not stopped since.
+    pub up: bool,
+}
+
+/// An operator's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Identity of the task.
+    pub task: String,
+    /// The answer.
+    pub answer: Answer,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub user: String,
+    /// When.
+    pub time: Timestamp,
 }
 
 /// Everything the journal knows, by task.
@@ -134,6 +170,10 @@ pub struct History {
     pub pending_handlers: Vec<String>,
     /// Runs, oldest first.
     pub runs: Vec<Run>,
+    /// Services, in the order in which they were first started.
+    pub services: Vec<Service>,
+    /// Operators' answers, oldest first.
+    pub decisions: Vec<Decision>,
 }
 
 impl History {
@@ -156,6 +196,8 @@ impl History {
                 user,
                 host,
                 command,
+                agent_version,
+                arguments,
                 ..
             } => self.runs.push(Run {
                 id: record.run.clone(),
@@ -164,18 +206,22 @@ impl History {
                 host: host.clone(),
                 playbook: playbook.clone(),
                 playbook_sha256: playbook_sha256.clone(),
+                agent_version: agent_version.clone(),
+                arguments: arguments.clone(),
                 outcome: None,
                 duration_ms: None,
                 command: command.clone(),
+                stats: BTreeMap::new(),
             }),
             Body::RunFinished {
                 outcome,
                 duration_ms,
-                ..
+                stats,
             } => {
                 if let Some(run) = self.runs.iter_mut().rev().find(|run| run.id == record.run) {
                     run.outcome = Some(*outcome);
                     run.duration_ms = Some(*duration_ms);
+                    run.stats.clone_from(stats);
                 }
             }
             Body::TaskStarted {
@@ -225,7 +271,22 @@ impl History {
                     self.set(task, known);
                 }
             }
-            Body::TaskResolved { .. } => self.resolve(record),
+            Body::TaskResolved {
+                task,
+                answer,
+                reason,
+                user,
+                ..
+            } => {
+                self.decisions.push(Decision {
+                    task: task.clone(),
+                    answer: *answer,
+                    reason: reason.clone(),
+                    user: user.clone(),
+                    time: record.time,
+                });
+                self.resolve(record);
+            }
             Body::HandlerNotified { task, by } => {
                 if !self.pending_handlers.contains(task) {
                     self.pending_handlers.push(task.clone());
@@ -246,12 +307,16 @@ impl History {
                     self.undone(task, record, summary.as_ref());
                 }
             }
+            Body::ServiceStarted { service, container } => {
+                self.service(record, service, container, true);
+            }
+            Body::ServiceStopped { service, container } => {
+                self.service(record, service, container, false);
+            }
             Body::JournalCreated { .. }
             | Body::StateAdopted { .. }
             | Body::PurgeStarted { .. }
-            | Body::PurgeFinished { .. }
-            | Body::ServiceStarted { .. }
-            | Body::ServiceStopped { .. } => {}
+            | Body::PurgeFinished { .. } => {}
         }
     }
 
@@ -295,6 +360,20 @@ impl History {
                 summary: summary.cloned(),
             },
         );
+    }
+
+    fn service(&mut self, record: &Record, name: &str, container: &str, up: bool) {
+        let now = Service {
+            name: name.to_owned(),
+            container: container.to_owned(),
+            run: record.run.clone(),
+            time: record.time,
+            up,
+        };
+        match self.services.iter_mut().find(|known| known.name == name) {
+            Some(known) => *known = now,
+            None => self.services.push(now),
+        }
     }
 
     fn finished(&self, record: &Record, task: &str) -> Option<TaskHistory> {

@@ -1,7 +1,7 @@
 //! Appends records: each is on disk before the caller goes on.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,9 @@ use super::error::StateError;
 use super::failure_point::{self, Phase};
 use super::format::{self, Body, FORMAT_VERSION, Record};
 use super::reader::{self, Contents};
+
+/// Begins the first line of every task's log; the task's identity follows.
+pub const LOG_HEADER: &str = "# task: ";
 
 /// The folder of one playbook's state: `state/<playbook>/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +87,28 @@ impl StateDir {
         self.root.join("runs").join(run)
     }
 
+    /// Logs of all runs, oldest first; runs of which nothing is left are passed over.
+    #[must_use]
+    pub fn logs(&self) -> Vec<LogFile> {
+        let files_of = |folder: &Path| -> Vec<PathBuf> {
+            let listed = fs::read_dir(folder).into_iter().flatten().flatten();
+            let mut paths: Vec<PathBuf> = listed.map(|entry| entry.path()).collect();
+            paths.sort();
+            paths
+        };
+        files_of(&self.root.join("runs"))
+            .iter()
+            .flat_map(|run| {
+                let name = run.file_name().unwrap_or_default().to_string_lossy();
+                let name = name.into_owned();
+                files_of(run).into_iter().map(move |path| LogFile {
+                    run: name.clone(),
+                    path,
+                })
+            })
+            .collect()
+    }
+
     /// Makes the folder, readable by its owner only, so that a power loss does not take it away.
     ///
     /// # Errors
@@ -105,6 +130,27 @@ impl StateDir {
             }
             synced => synced,
         }
+    }
+}
+
+/// A log of one task, or of a run's services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// Id of the run.
+    pub run: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl LogFile {
+    /// Identity of the task that wrote it, where its first line says so.
+    #[must_use]
+    pub fn task(&self) -> Option<String> {
+        let mut first = String::new();
+        let file = File::open(&self.path).ok()?.take(16 * 1024);
+        BufReader::new(file).read_line(&mut first).ok()?;
+        let task = first.strip_prefix(LOG_HEADER)?;
+        Some(task.trim_end_matches('\n').to_owned())
     }
 }
 
@@ -299,8 +345,19 @@ fn sync_directory(path: &Path) -> Result<(), StateError> {
 /// # Errors
 /// As [`reader::read`]; [`StateError::Foreign`], [`StateError::ForeignState`], [`StateError::Lost`].
 pub fn read_for(dir: &StateDir, playbook: &str) -> Result<Contents, StateError> {
+    own(dir, playbook, reader::read(&dir.journal())?)
+}
+
+/// As [`read_for`], by [`reader::read_outline`].
+///
+/// # Errors
+/// As [`read_for`].
+pub fn read_outline_for(dir: &StateDir, playbook: &str) -> Result<Contents, StateError> {
+    own(dir, playbook, reader::read_outline(&dir.journal())?)
+}
+
+fn own(dir: &StateDir, playbook: &str, contents: Contents) -> Result<Contents, StateError> {
     let path = dir.journal();
-    let contents = reader::read(&path)?;
     let kept = fs::read_to_string(dir.id()).unwrap_or_default();
     match (contents.state_id(), kept.trim()) {
         (_, "") => {}
@@ -324,7 +381,7 @@ pub fn read_for(dir: &StateDir, playbook: &str) -> Result<Contents, StateError> 
         Some(Body::JournalCreated {
             playbook: found, ..
         }) if found != playbook => Err(StateError::Foreign {
-            path,
+            path: dir.journal(),
             found: found.clone(),
             expected: playbook.to_owned(),
         }),

@@ -3,6 +3,7 @@
 //! Knows no module, no playbook and no host: it stores identities, fingerprints and results, proves
 //! that they are unaltered, and answers what is known about a task.
 
+pub mod archive;
 pub mod deeds;
 pub mod error;
 pub mod failure_point;
@@ -12,6 +13,7 @@ pub mod history;
 pub mod host_lock;
 pub mod journal;
 pub mod lock;
+mod outline;
 mod outputs;
 pub mod reader;
 pub mod seat;
@@ -20,7 +22,7 @@ pub use deeds::{Deed, DeedEnd, Deeds, Effort, OpenUndo};
 pub use error::{ChainBreak, StateError};
 pub use fingerprint::Fingerprint;
 pub use format::{Answer, Body, How, Outcome, Output, Purged, Record, Seat, TaskStatus};
-pub use history::{Attempt, Finished, History, TaskHistory};
+pub use history::{Attempt, Decision, Finished, History, Run, Service, TaskHistory};
 pub use host_lock::HostLock;
 pub use journal::{Journal, StateDir};
 pub use lock::Lock;

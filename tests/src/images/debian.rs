@@ -12,8 +12,8 @@ use std::process::Command;
 use super::docker::{self, IMAGE_LABEL};
 use crate::error::{LabError, io_error};
 use crate::hash::ContentHash;
-use crate::tool;
 use crate::workplace::{self, Lock, lab_subdir, stage};
+use crate::{apt, tool};
 
 const MIRROR: &str = "http://deb.debian.org/debian";
 
@@ -275,7 +275,7 @@ fn bare_suite(suite: &str) -> Result<PathBuf, LabError> {
     if tarball.exists() {
         return Ok(tarball);
     }
-    workplace::ensure_program("debootstrap", "debootstrap")?;
+    apt::ensure("debootstrap", "debootstrap")?;
     workplace::remove_partials(&cache, &prefix)?;
     let root = cache.join(format!("{prefix}.root.partial"));
     stage(

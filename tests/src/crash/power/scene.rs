@@ -11,9 +11,10 @@ use serde_json::Value;
 use super::model::{Node, Tree};
 use super::trace;
 use crate::agent;
+use crate::apt;
 use crate::error::{LabError, io_error};
 use crate::migration::{Ended, Running, must};
-use crate::workplace::{ensure_program, lab_subdir, remove_any, unique};
+use crate::workplace::{lab_subdir, remove_any, unique};
 
 const PLAYBOOK: &str = include_str!("power.yaml");
 const NAME: &str = "power";
@@ -112,7 +113,7 @@ impl Scene {
 
     /// Runs the playbook under strace.
     pub(super) fn trace(&self) -> Result<String, LabError> {
-        ensure_program("strace", "strace")?;
+        apt::ensure("strace", "strace")?;
         let file = self.dir.join("trace");
         let mut strace = Command::new("strace");
         strace.args(["-f", "-y", "-xx", "-s", "16000000", "-e"]);
