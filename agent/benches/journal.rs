@@ -33,6 +33,7 @@ fn records(task: usize) -> [Body; 2] {
             fingerprint: fingerprint.clone(),
             arguments,
             intent: json!({"dest": "/home/kaapana/fast/backup/pacsdb.sql", "free": 1_234_567_890_u64}),
+            needs_change: None,
             reason: None,
         },
         Body::TaskFinished {

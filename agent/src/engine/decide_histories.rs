@@ -48,6 +48,7 @@ fn any_body() -> impl Strategy<Value = Body> {
             fingerprint: print(input),
             arguments: Value::Null,
             intent: Value::Null,
+            needs_change: None,
             reason: None,
         }),
         5 => (task(), 0..3u8, status, how).prop_map(|(task, input, status, how)| {

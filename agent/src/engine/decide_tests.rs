@@ -12,6 +12,7 @@ fn fingerprint(number: u8) -> Fingerprint {
 
 fn finished(number: u8, status: TaskStatus) -> Finished {
     Finished {
+        seq: 1,
         run: "r".into(),
         time: Timestamp::UNIX_EPOCH,
         status,
@@ -34,6 +35,7 @@ fn attempt(number: u8) -> Attempt {
         fingerprint: fingerprint(number),
         arguments: Value::Null,
         intent: Value::Null,
+        needs_change: None,
     }
 }
 

@@ -30,6 +30,15 @@ pub(super) struct Work {
     pub holds_secret: bool,
 }
 
+/// How the work on a unit began.
+struct Started {
+    /// Why it runs although the journal knows it.
+    reason: Option<String>,
+    /// An attempt before it died, and may have changed what this one finds in order.
+    half_done: bool,
+    since: Instant,
+}
+
 impl<'p> Session<'p> {
     /// Does a unit's work.
     #[tracing::instrument(name = "task", skip_all, fields(task = %place.identity))]
@@ -94,7 +103,14 @@ impl<'p> Session<'p> {
                 }
             }
         }
-        self.tries(place, scope, &work, ctx, (reason, since)).await
+        let half_done = place.task.module.kind == Kind::Converging
+            && interrupted.is_some_and(|attempt| attempt.needs_change != Some(false));
+        let started = Started {
+            reason,
+            half_done,
+            since,
+        };
+        self.tries(place, scope, &work, ctx, started).await
     }
 
     /// Tries until it succeeds, `until` holds, or the retries are used up.
@@ -104,8 +120,9 @@ impl<'p> Session<'p> {
         scope: &Scope,
         work: &Work,
         mut ctx: TaskContext,
-        (reason, since): (Option<String>, Instant),
+        started: Started,
     ) -> Result<UnitEnd, Stop> {
+        let since = started.since;
         let (retries, delay) = match self.retry_limits(place, scope) {
             Ok(limits) => limits,
             Err(problem) => return self.not_runnable(place, &problem),
@@ -114,7 +131,7 @@ impl<'p> Session<'p> {
         loop {
             attempt_number += 1;
             let (attempt, mut tried) = self
-                .try_once(place, scope, work, &mut ctx, reason.clone())
+                .try_once(place, scope, work, &mut ctx, &started)
                 .await?;
             if let Try::Succeeded { result, .. } = &mut tried {
                 if retries > 0 {
@@ -171,7 +188,7 @@ impl<'p> Session<'p> {
         scope: &Scope,
         work: &Work,
         ctx: &mut TaskContext,
-        reason: Option<String>,
+        started: &Started,
     ) -> Result<(Option<String>, Try), Stop> {
         if ctx.cancel.is_cancelled() {
             return Err(Stop::Interrupted);
@@ -187,6 +204,7 @@ impl<'p> Session<'p> {
                 };
             }
         };
+        let needs_change = self.needs_change(place, work, ctx, started).await;
         self.record(Body::TaskStarted {
             task: place.identity.clone(),
             attempt: attempt.clone(),
@@ -195,7 +213,8 @@ impl<'p> Session<'p> {
             arguments: work.shown.clone(),
             // Whole, or `recover` would look in the wrong place: modules put no secrets into it.
             intent: intent.clone(),
-            reason,
+            needs_change,
+            reason: started.reason.clone(),
         })?;
         let limit = match self.time_limit(place, scope) {
             Ok(limit) => limit,
@@ -205,7 +224,10 @@ impl<'p> Session<'p> {
         };
         let applied = apply_within(work.module.as_ref(), ctx, &intent, limit).await;
         let tried = match applied {
-            Ok(outcome) => self.judge(place, scope, outcome),
+            Ok(mut outcome) => {
+                outcome.changed |= started.half_done;
+                self.judge(place, scope, outcome)
+            }
             Err(error) => match Failure::of_module(&error) {
                 Some(failure) => self.judge_failure(place, scope, failure),
                 // No finish record: the next run asks the module what became of it.
@@ -218,6 +240,29 @@ impl<'p> Session<'p> {
             },
         };
         Ok((Some(attempt), tried))
+    }
+
+    /// Looks whether a task that describes a state has anything to do. When its attempt dies between effect
+    /// and record, the next one finds nothing to do, and has this record to know the change by.
+    async fn needs_change(
+        &self,
+        place: &Place<'p>,
+        work: &Work,
+        ctx: &TaskContext,
+        started: &Started,
+    ) -> Option<bool> {
+        if place.task.module.kind != Kind::Converging {
+            return None;
+        }
+        if started.half_done {
+            return Some(true);
+        }
+        match work.module.check(ctx).await {
+            Ok(Plan::InSync) => Some(false),
+            Ok(Plan::NeedsChange(_)) => Some(true),
+            // What is wrong is told when it is done.
+            Ok(Plan::CannotPredict) | Err(_) => None,
+        }
     }
 
     /// Journals a good end, then tells it.

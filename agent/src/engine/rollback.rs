@@ -17,7 +17,8 @@ use crate::modules::{
     ModuleError, Planned, Recovery, Taken, TaskContext, Undo, View, apply_steps, plan_steps,
 };
 use crate::state::{
-    Attempt, Body, Deed, DeedEnd, Deeds, Fingerprint, How, Outcome, TaskHistory, TaskStatus,
+    Attempt, Body, Deed, DeedEnd, Deeds, Fingerprint, History, How, Outcome, TaskHistory,
+    TaskStatus,
 };
 
 /// How a rollback ended, where nothing went wrong with the rollback itself.
@@ -61,7 +62,12 @@ impl Engine {
         }
         let held = self.hold()?;
         let deeds = Deeds::of(&held.contents.records);
-        if deeds.deeds.is_empty() {
+        // One that was killed behind its last undo has its end to record.
+        let runs = History::of(&held.contents.records).runs;
+        let open = runs.last().is_some_and(|run| {
+            run.command.as_deref() == Some("rollback") && run.outcome != Some(Outcome::Done)
+        });
+        if deeds.deeds.is_empty() && !open {
             return Ok(RollbackEnd::Nothing);
         }
         // Nothing is written, and nothing on the host touched, before the plan is known to be sound.

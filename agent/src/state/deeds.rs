@@ -216,6 +216,7 @@ mod tests {
             fingerprint: Fingerprint::new("move", &Value::Null, &[]),
             arguments: Value::Null,
             intent: json!({"of": attempt}),
+            needs_change: None,
             reason: None,
         }
     }

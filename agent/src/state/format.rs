@@ -6,7 +6,8 @@
 //!
 //! # Format versions
 //! - 1: first version.
-//! - 2: `seat` and `command` in `run_started`; `services` in fingerprints; the records `state_adopted`,
+//! - 2: `seat` and `command` in `run_started`; `needs_change` in `task_started`; `services` in
+//!   fingerprints; the records `state_adopted`,
 //!   `undo_started`, `undo_finished`, `purge_started`, `purge_finished`. An agent that knows version 1
 //!   only would take what was undone for done, so it must refuse.
 //!
@@ -107,6 +108,10 @@ pub enum Body {
         arguments: Value,
         /// What the module needs to find out after a crash what became of the attempt.
         intent: Value,
+        /// Whether the host was other than the task describes when the attempt began; absent where that
+        /// cannot be told, and for tasks that describe no state.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        needs_change: Option<bool>,
         /// Why it runs although the journal knows the task.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,

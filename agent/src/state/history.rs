@@ -25,11 +25,15 @@ pub struct Attempt {
     pub arguments: Value,
     /// What the module noted for `recover`.
     pub intent: Value,
+    /// Whether the host was other than the task describes when it began, where that is known.
+    pub needs_change: Option<bool>,
 }
 
 /// A good (or accepted) end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
+    /// Number of the record that says so.
+    pub seq: u64,
     /// Run that finished it.
     pub run: String,
     /// When.
@@ -231,6 +235,7 @@ impl History {
                 fingerprint,
                 arguments,
                 intent,
+                needs_change,
                 ..
             } => {
                 let attempt = Attempt {
@@ -241,6 +246,7 @@ impl History {
                     fingerprint: fingerprint.clone(),
                     arguments: arguments.clone(),
                     intent: intent.clone(),
+                    needs_change: *needs_change,
                 };
                 self.set(task, TaskHistory::Interrupted(Box::new(attempt)));
             }
@@ -405,6 +411,7 @@ impl History {
             (given, _) => given.clone(),
         };
         Some(TaskHistory::Finished(Box::new(Finished {
+            seq: record.seq,
             run: record.run.clone(),
             time: record.time,
             status: *status,
@@ -451,6 +458,7 @@ impl History {
                     .or(attempt.map(|known| known.fingerprint.clone()));
                 let Some(fingerprint) = print else { return };
                 TaskHistory::Finished(Box::new(Finished {
+                    seq: record.seq,
                     run: record.run.clone(),
                     time: record.time,
                     status: TaskStatus::Changed,

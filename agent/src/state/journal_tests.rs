@@ -315,6 +315,7 @@ fn an_append_that_does_not_fit_leaves_a_journal_that_goes_on_when_there_is_room(
             fingerprint: crate::state::Fingerprint::new("m", &serde_json::Value::Null, &[]),
             arguments: serde_json::Value::Null,
             intent: serde_json::Value::Null,
+            needs_change: None,
             reason: None,
         };
         let full = journal.append(started).expect_err("no room for the end");

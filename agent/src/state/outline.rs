@@ -63,6 +63,7 @@ fn light(line: &str) -> Option<Record> {
             fingerprint,
             arguments: Value::Null,
             intent: Value::Null,
+            needs_change: None,
             reason: read.reason,
         },
         "task_finished" => Body::TaskFinished {
@@ -118,6 +119,7 @@ mod tests {
             fingerprint: print(),
             arguments: json!({"event": "task_finished", "task": "other"}),
             intent: json!([1, 2]),
+            needs_change: None,
             reason: Some("why".into()),
         });
         let finished = line(Body::TaskFinished {

@@ -17,8 +17,6 @@ pub struct Tasks {
     pub finished: BTreeMap<String, String>,
     /// Identities of tasks whose condition was false in the last run that met them.
     pub skipped: BTreeSet<String>,
-    /// Identities of tasks that were started again after an interruption.
-    pub resumed: BTreeSet<String>,
 }
 
 impl Tasks {
@@ -31,7 +29,6 @@ impl Tasks {
         let root = root.display().to_string();
         let mut tasks = Self::default();
         let mut known: BTreeMap<&str, &Value> = BTreeMap::new();
-        let mut open = BTreeSet::new();
         for record in journal {
             let task = record["task"].as_str().unwrap_or_default();
             let event = record["event"].as_str().unwrap_or_default();
@@ -48,12 +45,6 @@ impl Tasks {
                 }
                 "task_skipped" => drop(tasks.skipped.insert(task.replace(&root, "SITE"))),
                 _ => {}
-            }
-            if event == "task_started" && !open.insert(task) {
-                tasks.resumed.insert(task.replace(&root, "SITE"));
-            }
-            if event == "task_finished" {
-                open.remove(task);
             }
             if event == "task_finished" && status != "failed" {
                 known.insert(task, &record["fingerprint"]);
@@ -75,8 +66,7 @@ impl Tasks {
     pub fn must_be_those_of(&self, undisturbed: &Self) -> Result<(), LabError> {
         for (task, status) in &undisturbed.finished {
             let found = self.finished.get(task);
-            let in_sync = found.is_some_and(|found| found == "ok") && self.resumed.contains(task);
-            must(found == Some(status) || in_sync, || {
+            must(found == Some(status), || {
                 format!("`{task}` ended {found:?} instead of {status}")
             })?;
         }

@@ -18,6 +18,7 @@ fn started(task: &str, module: &str) -> Body {
         fingerprint: print(),
         arguments: json!({"path": HOSTILE, "prompt": HOSTILE}),
         intent: Value::Null,
+        needs_change: None,
         reason: Some(HOSTILE.into()),
     }
 }
