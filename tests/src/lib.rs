@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod check;
+pub mod directory;
 pub mod error;
 pub mod evidence;
 pub mod hash;
@@ -14,5 +15,6 @@ pub mod migration;
 pub mod schema;
 pub mod server;
 pub mod site;
+pub mod slapd;
 pub mod tool;
 pub mod workplace;

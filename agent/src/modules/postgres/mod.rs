@@ -7,7 +7,7 @@ mod dump;
 mod dump_pipe;
 mod dump_text;
 pub mod error;
-mod files;
+pub(crate) mod files;
 mod history;
 pub mod holders;
 mod initdb;

@@ -1,0 +1,42 @@
+//! Modules for LDAP directories.
+
+mod apply;
+mod attrs;
+mod definition;
+mod directory;
+mod dn;
+mod effect;
+mod entry;
+pub mod error;
+mod export;
+pub mod ldif;
+mod ldif_lines;
+mod ldif_write;
+#[cfg(test)]
+mod live_tests;
+pub mod login;
+mod search;
+mod substitute;
+mod values;
+mod wants;
+
+pub use apply::LdifApply;
+pub use attrs::LdapAttrs;
+pub use entry::LdapEntry;
+pub use error::LdapError;
+pub use export::LdapExport;
+pub use search::LdapSearch;
+
+use super::module::{ModuleSpec, spec_of};
+
+/// Returns this family's modules.
+#[must_use]
+pub fn modules() -> Vec<ModuleSpec> {
+    vec![
+        spec_of::<LdapAttrs>(),
+        spec_of::<LdapEntry>(),
+        spec_of::<LdapExport>(),
+        spec_of::<LdapSearch>(),
+        spec_of::<LdifApply>(),
+    ]
+}
