@@ -1,30 +1,30 @@
 //! `ldif_apply`: a file of LDIF records, each of them once.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::directory::{Directory, cancellable};
 use super::dn;
 use super::effect::{Judge, Standing};
 use super::error::LdapError;
-use super::ldif::{Change, Record, parse};
+use super::ldif::{Change, Record};
 use super::login::with_directory;
-use super::substitute::{Substitution, Substitutions};
+use super::script::{Paths, Script, Source};
+use super::substitute::Substitution;
 use crate::modules::context::TaskContext;
-use crate::modules::error::{ModuleError, PathError};
+use crate::modules::error::ModuleError;
 use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
-use crate::modules::postgres::files::sha256_of_argument;
 
 with_directory! {
     /// Applies an LDIF file (RFC 2849) record by record. Each record's effect is searched before and
     /// after; what is there already is passed over, so an interrupted file goes on where it stopped.
     pub struct LdifApply {
-        /// The file, on this host. Relative paths start at the playbook.
-        pub path: PathBuf,
-        /// SHA-256 that the file must have, `sha256:<hex>` or plain hex.
+        /// The file, on this host, or a list of files that are applied as one. Relative paths start at the
+        /// playbook.
+        pub path: Paths,
+        /// SHA-256 that the file must have, `sha256:<hex>` or plain hex. With one file only.
         #[serde(default)]
         pub checksum: Option<String>,
         /// Texts that are put in the place of others, in order, in each line once it is unfolded.
@@ -48,15 +48,8 @@ impl TypedModule for LdifApply {
     values_from: "{{ work_dir }}/ldif"
     substitute:
       - {regexp: 'dicomDeviceName=dcm4chee-arc', replace: dicomDeviceName=kaapana}
-  register: update   # update.records, .applied, .already, .sha256
+  register: update   # update.records, .applied, .already, .files: [{path, sha256}]
 "#;
-}
-
-/// A file, read and checked.
-struct Script {
-    path: PathBuf,
-    sha256: String,
-    records: Vec<Record>,
 }
 
 /// What became of the records.
@@ -67,37 +60,13 @@ struct Tally {
 }
 
 impl LdifApply {
-    fn read(&self, ctx: &TaskContext) -> Result<Script, LdapError> {
-        let path = ctx.resolve(&self.path);
-        let bytes = std::fs::read(&path).map_err(PathError::on("read", &path))?;
-        let sha256 = hex::encode(Sha256::digest(&bytes));
-        if let Some(pinned) = &self.checksum {
-            let expected = sha256_of_argument(pinned).ok_or_else(|| {
-                LdapError::argument("checksum", "is no SHA-256: 64 hex digits are expected")
-            })?;
-            if expected != sha256 {
-                return Err(LdapError::Checksum {
-                    path,
-                    expected,
-                    found: sha256,
-                });
-            }
+    fn source(&self) -> Source<'_> {
+        Source {
+            paths: &self.path,
+            checksum: self.checksum.as_deref(),
+            substitute: &self.substitute,
+            values_from: self.values_from.as_deref(),
         }
-        let base = match &self.values_from {
-            Some(folder) => ctx.resolve(folder),
-            None => path.parent().unwrap_or(Path::new("/")).to_path_buf(),
-        };
-        let substitutions = Substitutions::new(&self.substitute)?;
-        let syntax = |source| LdapError::Syntax {
-            path: path.clone(),
-            source,
-        };
-        let records = parse(&bytes, &substitutions, &base).map_err(syntax)?;
-        Ok(Script {
-            path,
-            sha256,
-            records,
-        })
     }
 
     async fn run(&self, ctx: &TaskContext, script: &Script) -> Result<Tally, ModuleError> {
@@ -110,13 +79,8 @@ impl LdifApply {
         };
         let total = script.records.len() as u64;
         let mut tally = Tally::default();
-        for (index, record) in script.records.iter().enumerate() {
-            let what = format!(
-                "line {}: {} {}",
-                record.line,
-                record.change.word(),
-                record.dn
-            );
+        for index in 0..script.records.len() {
+            let what = script.name_of(index);
             ctx.progress.items(index as u64, Some(total), &what);
             let done = cancellable(&ctx.cancel, once(&judge, script, index, &tally)).await?;
             if done {
@@ -142,7 +106,7 @@ async fn once(
     let dn = match judge.standing(index).await? {
         Standing::There => return Ok(false),
         Standing::Open { dn } => dn,
-        Standing::Conflict(found) => return Err(conflict(script, record, found, tally)),
+        Standing::Conflict(found) => return Err(conflict(script, index, found, tally)),
     };
     let refused = perform(judge.directory, &dn, &record.change).await.err();
     // Whatever the server said: what counts is what the directory holds.
@@ -151,7 +115,7 @@ async fn once(
         // Another connection was faster: that of an attempt whose end nobody saw.
         (Standing::There, Some(_)) => Ok(false),
         (_, Some(LdapError::Refused { result, .. })) => Err(LdapError::Record {
-            path: script.path.clone(),
+            path: script.file_of(index).to_path_buf(),
             line: record.line,
             change: record.change.word(),
             dn,
@@ -159,7 +123,7 @@ async fn once(
         }),
         (_, Some(error)) => Err(error),
         (standing, None) => Err(LdapError::NoEffect {
-            path: script.path.clone(),
+            path: script.file_of(index).to_path_buf(),
             line: record.line,
             change: record.change.word(),
             dn,
@@ -207,7 +171,7 @@ async fn open_records(directory: &Directory, script: &Script) -> Result<Vec<usiz
                     applied: 0,
                     already: index - open.len(),
                 };
-                return Err(conflict(script, record, found, &tally));
+                return Err(conflict(script, index, found, &tally));
             }
         }
     }
@@ -235,9 +199,10 @@ fn rests_on(record: &Record, earlier: &Record) -> bool {
         .any(|name| earlier.iter().any(|other| touches(name, other)))
 }
 
-fn conflict(script: &Script, record: &Record, found: String, tally: &Tally) -> LdapError {
+fn conflict(script: &Script, index: usize, found: String, tally: &Tally) -> LdapError {
+    let record = &script.records[index];
     LdapError::Conflict {
-        path: script.path.clone(),
+        path: script.file_of(index).to_path_buf(),
         line: record.line,
         change: record.change.word(),
         dn: record.dn.clone(),
@@ -253,8 +218,7 @@ fn outcome(script: &Script, tally: &Tally) -> Outcome {
         (applied, already) => format!("{applied} records, {already} were there already"),
     };
     let mut outcome = Outcome::ok()
-        .with("path", script.path.display().to_string())
-        .with("sha256", script.sha256.as_str())
+        .with("files", script.described())
         .with("records", script.records.len())
         .with("applied", tally.applied)
         .with("already", tally.already)
@@ -266,15 +230,15 @@ fn outcome(script: &Script, tally: &Tally) -> Outcome {
 #[async_trait]
 impl Module for LdifApply {
     fn input_files(&self, ctx: &TaskContext) -> Vec<PathBuf> {
-        vec![ctx.resolve(&self.path)]
+        self.source().paths(ctx)
     }
 
     async fn check(&self, ctx: &TaskContext) -> Result<Plan, ModuleError> {
         // An earlier task may bring the file, and services do not run in check mode.
-        if !Path::exists(&ctx.resolve(&self.path)) {
+        if !self.source().paths(ctx).iter().all(|path| path.exists()) {
             return Ok(Plan::CannotPredict);
         }
-        let script = self.read(ctx)?;
+        let script = self.source().read(ctx)?;
         if !self.login().is_known(ctx) {
             return Ok(Plan::CannotPredict);
         }
@@ -283,25 +247,18 @@ impl Module for LdifApply {
         if open.is_empty() {
             return Ok(Plan::InSync);
         }
-        let line = |index: &usize| {
-            let record = &script.records[*index];
-            format!(
-                "line {}: {} {}",
-                record.line,
-                record.change.word(),
-                record.dn
-            )
-        };
-        Ok(Plan::NeedsChange(open.iter().map(line).collect()))
+        let lines = open.iter().map(|index| script.name_of(*index));
+        Ok(Plan::NeedsChange(lines.collect()))
     }
 
     async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {
-        let script = self.read(ctx)?;
-        Ok(json!({"path": script.path, "sha256": script.sha256, "records": script.records.len()}))
+        let script = self.source().read(ctx)?;
+        let paths: Vec<&PathBuf> = script.files.iter().map(|(path, ..)| path).collect();
+        Ok(json!({"files": paths, "records": script.records.len()}))
     }
 
     async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {
-        let script = self.read(ctx)?;
+        let script = self.source().read(ctx)?;
         let tally = self.run(ctx, &script).await?;
         Ok(outcome(&script, &tally))
     }
@@ -309,7 +266,7 @@ impl Module for LdifApply {
     /// By searching: where every record's effect is there, the attempt came to its end. Otherwise the
     /// next one passes over what is there.
     async fn recover(&self, ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {
-        let script = self.read(ctx)?;
+        let script = self.source().read(ctx)?;
         let directory = self.login().directory(ctx).await?;
         let judge = Judge {
             directory: &directory,

@@ -78,6 +78,37 @@ pub fn is_at_or_below(dn: &str, above: &str) -> bool {
     moved(dn, above, above).is_some()
 }
 
+/// Returns the attributes and values of a name's first part; `\\` escapes are taken out.
+#[must_use]
+pub fn rdn_values(dn: &str) -> Vec<(String, Vec<u8>)> {
+    let first = parts(dn).first().copied().unwrap_or_default();
+    first
+        .split('+')
+        .filter_map(|part| part.split_once('='))
+        .map(|(attribute, value)| (attribute.trim().to_owned(), unescaped(value.trim())))
+        .collect()
+}
+
+fn unescaped(value: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = value.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|two| hex::decode(two).ok());
+        match (byte, hex) {
+            (b'\\', Some(byte)) => {
+                out.extend(byte);
+                rest = &after[2..];
+            }
+            (b'\\', None) => rest = after,
+            _ => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
 /// Returns how many parts a name has.
 #[must_use]
 pub fn depth(dn: &str) -> usize {
@@ -103,5 +134,9 @@ mod tests {
         assert!(is_at_or_below("cn=k,dc=x", "dc=x") && !is_at_or_below("dc=x", "cn=k,dc=x"));
         assert_eq!(depth(r#"cn="a,b",dc=x"#), 2);
         assert_eq!(depth(""), 0);
+        assert_eq!(
+            rdn_values(r"cn=a\,b\c3\b6,dc=x"),
+            [("cn".to_owned(), "a,bö".as_bytes().to_vec())]
+        );
     }
 }

@@ -24,6 +24,16 @@ pub enum Standing {
     Conflict(String),
 }
 
+/// Where the entry of a record is.
+enum Found {
+    /// Here.
+    Entry(Entry),
+    /// A later record removes it, and it is not under its own name.
+    Passed,
+    /// Nowhere.
+    Nothing,
+}
+
 /// Judges the records of a file.
 pub struct Judge<'a> {
     /// The directory.
@@ -55,14 +65,22 @@ impl Judge<'_> {
         }
     }
 
-    /// Finds an entry under its name, or under one that a later record gives it.
-    async fn find(&self, name: &str, future: &Future) -> Result<Option<Entry>, LdapError> {
-        for name in std::iter::once(name).chain(future.names.iter().map(String::as_str)) {
+    /// Finds the entry of a record under its name, or under one that a later record gives it.
+    async fn find(&self, name: &str, future: &Future) -> Result<Found, LdapError> {
+        if let Some(entry) = self.directory.read(name, &[]).await? {
+            return Ok(Found::Entry(entry));
+        }
+        // What is under a later name may be another entry by now; and what this record does to one that
+        // goes does not last.
+        if future.deleted {
+            return Ok(Found::Passed);
+        }
+        for name in &future.names {
             if let Some(entry) = self.directory.read(name, &[]).await? {
-                return Ok(Some(entry));
+                return Ok(Found::Entry(entry));
             }
         }
-        Ok(None)
+        Ok(Found::Nothing)
     }
 
     async fn add(
@@ -72,14 +90,14 @@ impl Judge<'_> {
         rest: &[Record],
     ) -> Result<Standing, LdapError> {
         let future = Future::of(&record.dn, rest);
-        let Some(entry) = self.find(&record.dn, &future).await? else {
-            return Ok(if future.deleted {
-                Standing::There
-            } else {
-                Standing::Open {
+        let entry = match self.find(&record.dn, &future).await? {
+            Found::Entry(entry) => entry,
+            Found::Passed => return Ok(Standing::There),
+            Found::Nothing => {
+                return Ok(Standing::Open {
                     dn: record.dn.clone(),
-                }
-            });
+                });
+            }
         };
         let wants = wants(&Change::Add(attributes.to_vec()));
         Ok(match self.unmet(&entry, &wants, &future).await? {
@@ -138,12 +156,10 @@ impl Judge<'_> {
         rest: &[Record],
     ) -> Result<Standing, LdapError> {
         let future = Future::of(&record.dn, rest);
-        let Some(entry) = self.find(&record.dn, &future).await? else {
-            return Ok(if future.deleted {
-                Standing::There
-            } else {
-                Standing::Conflict("there is no such entry".into())
-            });
+        let entry = match self.find(&record.dn, &future).await? {
+            Found::Entry(entry) => entry,
+            Found::Passed => return Ok(Standing::There),
+            Found::Nothing => return Ok(Standing::Conflict("there is no such entry".into())),
         };
         if self
             .unmet(&entry, &wants(&record.change), &future)
@@ -189,7 +205,7 @@ impl Judge<'_> {
             (Some(_), Some(_)) => {
                 Standing::Conflict(format!("both it and the new name `{to}` are there"))
             }
-            (None, None) if future.deleted || self.find(to, &future).await?.is_some() => {
+            (None, None) if !matches!(self.find(to, &future).await?, Found::Nothing) => {
                 Standing::There
             }
             (None, None) => {
@@ -230,18 +246,59 @@ impl Judge<'_> {
             return Ok(false);
         }
         for value in &want.present {
-            let overtaken = future
-                .of_attribute(attribute)
-                .any(|later| later.removes(value));
-            if !holds(self.directory, entry, attribute, value).await? && !overtaken {
+            if !holds(self.directory, entry, attribute, value).await?
+                && !self
+                    .is_overtaken(entry, want, future, |later| later.removes(value))
+                    .await?
+            {
                 return Ok(false);
             }
         }
         for value in &want.absent {
-            let overtaken = future
-                .of_attribute(attribute)
-                .any(|later| later.brings(value));
-            if holds(self.directory, entry, attribute, value).await? && !overtaken {
+            if holds(self.directory, entry, attribute, value).await?
+                && !self
+                    .is_overtaken(entry, want, future, |later| later.brings(value))
+                    .await?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells whether a later record undid what is missing, and was applied: it is fulfilled, or one after
+    /// it is.
+    async fn is_overtaken(
+        &self,
+        entry: &Entry,
+        want: &Want,
+        future: &Future,
+        undoes: impl Fn(&Want) -> bool + Send,
+    ) -> Result<bool, LdapError> {
+        let later: Vec<&Want> = future.of_attribute(&want.attribute).collect();
+        let Some(first) = later.iter().position(|want| undoes(want)) else {
+            return Ok(false);
+        };
+        for want in &later[first..] {
+            if self.is_fulfilled(entry, want).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Tells whether the entry is what a wish wants, whatever came before or after it.
+    async fn is_fulfilled(&self, entry: &Entry, want: &Want) -> Result<bool, LdapError> {
+        if want.whole {
+            return self.is_set(entry, &want.attribute, &want.present).await;
+        }
+        for value in &want.present {
+            if !holds(self.directory, entry, &want.attribute, value).await? {
+                return Ok(false);
+            }
+        }
+        for value in &want.absent {
+            if holds(self.directory, entry, &want.attribute, value).await? {
                 return Ok(false);
             }
         }

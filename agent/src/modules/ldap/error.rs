@@ -116,6 +116,14 @@ pub enum LdapError {
         /// What the directory holds.
         found: String,
     },
+    /// The directory does not hold what files make of it.
+    #[error("find {} of {records} records in the directory, the first being {}", missing.len(), missing.first().map_or("none", String::as_str))]
+    Missing {
+        /// Records of the files.
+        records: usize,
+        /// Those that are not there.
+        missing: Vec<String>,
+    },
     /// A file is where the export should go.
     #[error("write {}: a file is there", .0.display())]
     DestExists(PathBuf),
@@ -204,6 +212,7 @@ impl ModuleFailure for LdapError {
             Self::Checksum { .. } => "ldap::checksum",
             Self::Conflict { .. } => "ldap::conflict",
             Self::NoEffect { .. } => "ldap::no_effect",
+            Self::Missing { .. } => "ldap::missing",
             Self::DestExists(_) => "ldap::dest_exists",
             Self::Export { .. } => "ldap::export",
             Self::Path(error) => error.code(),
@@ -250,6 +259,11 @@ impl ModuleFailure for LdapError {
                     .into()
             }
             Self::NoEffect { .. } => "look at the entry; is another program writing to it?".into(),
+            Self::Missing { .. } => {
+                "do not put this directory in place: the original is untouched. \
+                 Look at the entries that `missing` names"
+                    .into()
+            }
             Self::DestExists(path) => format!(
                 "move it away (`mv -n {0} {0}.old`) or choose another `dest`; it is never \
                  overwritten",
@@ -282,6 +296,14 @@ impl ModuleFailure for LdapError {
             Self::Syntax { source, .. } => {
                 map.insert("line".into(), source.line.into());
                 map.insert("column".into(), source.column.into());
+            }
+            Self::Missing { missing, .. } => {
+                let shown: Vec<Value> = missing
+                    .iter()
+                    .take(50)
+                    .map(|name| name.as_str().into())
+                    .collect();
+                map.insert("missing".into(), shown.into());
             }
             Self::Conflict {
                 line,

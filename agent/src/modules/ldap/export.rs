@@ -119,7 +119,8 @@ impl LdapExport {
         let file = create(partial)?;
         let mut out = BufWriter::new(file);
         let failed = |error| LdapError::from(PathError::on("write", partial)(error));
-        writeln!(out, "{WRITTEN_BY}{}\nversion: 1\n", ctx.attempt).map_err(failed)?;
+        // No version line: slapadd takes one for an entry without a name.
+        writeln!(out, "{WRITTEN_BY}{}", ctx.attempt).map_err(failed)?;
         let mut attributes = vec!["*".to_owned()];
         attributes.extend(self.operational.then(|| "+".to_owned()));
         let mut sent = Digests::new();

@@ -403,7 +403,7 @@ mod tests {
             dn: cn=d,dc=x\nchangetype: modrdn\nnewrdn: cn=e\ndeleteoldrdn: 1\nnewsuperior: dc=y\n";
         let records = parse(text.as_bytes(), &Substitutions::default(), dir.path()).expect("valid");
         let lines: Vec<usize> = records.iter().map(|record| record.line).collect();
-        assert_eq!(lines, [4, 11, 21, 24]);
+        assert_eq!(lines, [4, 12, 23, 26]);
         let value = |text: &str| text.as_bytes().to_vec();
         assert_eq!(
             records[0].change,

@@ -15,9 +15,11 @@ mod ldif_write;
 #[cfg(test)]
 mod live_tests;
 pub mod login;
+mod script;
 mod search;
 mod substitute;
 mod values;
+mod verify;
 mod wants;
 
 pub use apply::LdifApply;
@@ -26,6 +28,7 @@ pub use entry::LdapEntry;
 pub use error::LdapError;
 pub use export::LdapExport;
 pub use search::LdapSearch;
+pub use verify::LdifVerify;
 
 use super::module::{ModuleSpec, spec_of};
 
@@ -38,5 +41,6 @@ pub fn modules() -> Vec<ModuleSpec> {
         spec_of::<LdapExport>(),
         spec_of::<LdapSearch>(),
         spec_of::<LdifApply>(),
+        spec_of::<LdifVerify>(),
     ]
 }

@@ -125,6 +125,24 @@ pub fn wants(change: &Change) -> Vec<Want> {
     wants
 }
 
+/// A new name is a new value of the attribute that names the entry, and may take the old one away.
+fn of_rename(old: &str, new_rdn: &str, delete_old_rdn: bool) -> Vec<Want> {
+    let mut wants: Vec<Want> = dn::rdn_values(new_rdn)
+        .into_iter()
+        .map(|(attribute, value)| Want {
+            present: vec![value],
+            ..Want::of(&attribute)
+        })
+        .collect();
+    for (attribute, value) in dn::rdn_values(old).into_iter().filter(|_| delete_old_rdn) {
+        wants.push(Want {
+            absent: vec![value],
+            ..Want::of(&attribute)
+        });
+    }
+    wants
+}
+
 /// What the rest of a file does with the entry of a record.
 #[derive(Debug, Default)]
 pub struct Future {
@@ -147,10 +165,15 @@ impl Future {
                 Change::Rename {
                     new_rdn,
                     new_superior,
-                    ..
+                    delete_old_rdn,
                 } => {
                     let to = dn::renamed(&record.dn, new_rdn, new_superior.as_deref());
                     if let Some(moved) = dn::moved(&name, &record.dn, &to) {
+                        if dn::normal(&name) == dn::normal(&record.dn) {
+                            future
+                                .wants
+                                .extend(of_rename(&name, new_rdn, *delete_old_rdn));
+                        }
                         future.names.push(moved.clone());
                         name = moved;
                     }
