@@ -7,7 +7,7 @@ use std::process::Command;
 
 use lab::directory::VERSIONS;
 use lab::images::{docker, new_slapd};
-use lab::migration::Migration;
+use lab::migration::{Migration, Running};
 use lab::site::{Scale, Site};
 use lab::slapd::{Slapd, SlapdOptions};
 use serde_json::json;
@@ -179,7 +179,7 @@ fn what_the_offline_variant_needs_is_looked_for_before_anything_is_done() -> Out
     let config = migration.site.slapd_config_dir();
     let aside = config.with_file_name("slapd.d-aside");
     fs::rename(&config, &aside)?;
-    must_stop(&["The LDAP directory is where it should be"])?;
+    must_stop(&["find cn=config.ldif in"])?;
     fs::rename(&aside, &config)?;
     fs::create_dir(migration.site.fast_data_dir.join("ldap-old"))?;
     must_stop(&["Nothing is where the LDAP part will put its own"])?;
@@ -191,8 +191,12 @@ fn what_the_offline_variant_needs_is_looked_for_before_anything_is_done() -> Out
         Some((&directories.0, &directories.1)),
         &SlapdOptions::default(),
     )?;
-    must_stop(&["Nobody uses the LDAP directory"])?;
+    must_stop(&["undeploy Kaapana first"])?;
     slapd.stop()?;
+    // With all of it there, check mode comes to its end and changes nothing.
+    let mut check = migration.agent.command(&["run", "--check"]);
+    Running::start(&mut check)?.end()?.must_have(0)?;
+    assert!(!migration.site.fast_data_dir.join("ldap-new").exists());
     migration.must_leave_nothing()?;
     Ok(())
 }

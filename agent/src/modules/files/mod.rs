@@ -19,10 +19,10 @@ mod sizes;
 mod stat;
 mod tree_copy;
 mod tree_verify;
-mod users;
+pub(crate) mod users;
 mod walk;
 
-pub(crate) use blocking::detached;
+pub(crate) use blocking::{blocking, detached};
 pub use error::{FilesError, human_bytes};
 pub use mode::{Mode, show_mode};
 

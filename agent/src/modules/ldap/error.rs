@@ -135,6 +135,22 @@ pub enum LdapError {
         /// What differs.
         message: String,
     },
+    /// A directory is not that of a slapd.
+    #[error("find {file} in {}", path.display())]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What should be in it.
+        file: &'static str,
+    },
+    /// Somebody uses a slapd's directory.
+    #[error("use {}: {by}", path.display())]
+    DirectoryInUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who.
+        by: String,
+    },
     /// A path.
     #[error(transparent)]
     Path(#[from] PathError),
@@ -215,6 +231,8 @@ impl ModuleFailure for LdapError {
             Self::Missing { .. } => "ldap::missing",
             Self::DestExists(_) => "ldap::dest_exists",
             Self::Export { .. } => "ldap::export",
+            Self::NoDirectory { .. } => "ldap::data_directory_missing",
+            Self::DirectoryInUse { .. } => "ldap::data_directory_in_use",
             Self::Path(error) => error.code(),
         }
     }
@@ -273,6 +291,14 @@ impl ModuleFailure for LdapError {
                 "do not change the directory without a backup: run it again, and \
                  look whether another program writes to the directory meanwhile"
                     .into()
+            }
+            Self::NoDirectory { .. } => {
+                "is it the right place? Kaapana keeps `ldap` and `slapd.d` in \
+                 FAST_DATA_DIR. In an empty one slapd would make a new, empty directory"
+                    .into()
+            }
+            Self::DirectoryInUse { .. } => {
+                "undeploy Kaapana first, and stop what else uses it".into()
             }
             Self::Path(error) => return error.help(),
             Self::Argument { .. } => return None,

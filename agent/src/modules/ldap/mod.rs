@@ -2,6 +2,7 @@
 
 mod apply;
 mod attrs;
+mod data_dir;
 mod definition;
 mod directory;
 mod dn;
@@ -12,6 +13,10 @@ mod export;
 pub mod ldif;
 mod ldif_lines;
 mod ldif_write;
+#[cfg(test)]
+mod live_ldif_tests;
+#[cfg(test)]
+mod live_rig;
 #[cfg(test)]
 mod live_tests;
 pub mod login;
@@ -24,6 +29,7 @@ mod wants;
 
 pub use apply::LdifApply;
 pub use attrs::LdapAttrs;
+pub use data_dir::LdapDataDirectory;
 pub use entry::LdapEntry;
 pub use error::LdapError;
 pub use export::LdapExport;
@@ -37,10 +43,19 @@ use super::module::{ModuleSpec, spec_of};
 pub fn modules() -> Vec<ModuleSpec> {
     vec![
         spec_of::<LdapAttrs>(),
+        spec_of::<LdapDataDirectory>(),
         spec_of::<LdapEntry>(),
         spec_of::<LdapExport>(),
         spec_of::<LdapSearch>(),
         spec_of::<LdifApply>(),
         spec_of::<LdifVerify>(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_module_is_described_and_its_example_builds() {
+        crate::modules::files::assert_well_described(&super::modules());
+    }
 }
