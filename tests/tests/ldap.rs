@@ -103,11 +103,10 @@ fn a_run_killed_in_the_middle_of_a_file_ends_like_one_that_was_not() -> Outcome 
     let original = content_kept(site)?;
 
     let mut run = migration.start()?;
-    // The largest version has some 160 records; before it come some 100.
-    run.wait_for("the middle of 5.31.2", || applied(&migration) > 150)?;
+    run.wait_for("the middle of the records", || applied(&migration) > 150)?;
     run.kill()?;
     assert!(
-        migration.is_open("ldap-data [5.31.2]"),
+        migration.is_open("ldap-data"),
         "killed too late or too early"
     );
     let done_before = applied(&migration);

@@ -21,11 +21,19 @@ pub fn is_definition(attribute: &str) -> bool {
 /// Tells whether both texts define the same.
 #[must_use]
 pub fn same_definition(a: &[u8], b: &[u8]) -> bool {
-    let clauses = |text: &[u8]| std::str::from_utf8(text).ok().and_then(clauses);
-    match (clauses(a), clauses(b)) {
-        (Some(a), Some(b)) => a == b,
-        _ => a == b,
-    }
+    a == b || meaning(a) == meaning(b)
+}
+
+/// Returns a form that is the same for all spellings of a definition.
+#[must_use]
+pub fn meaning(text: &[u8]) -> Vec<u8> {
+    std::str::from_utf8(text)
+        .ok()
+        .and_then(clauses)
+        .map_or_else(
+            || text.to_vec(),
+            |clauses| format!("{clauses:?}").into_bytes(),
+        )
 }
 
 /// Words that take no value.

@@ -1,7 +1,8 @@
 //! LDIF (RFC 2849): text to records, each with the line that it starts on.
 //!
 //! More is accepted than the RFC has, as OpenLDAP's tools do: UTF-8 in values, no `version` line, a
-//! `modify` whose last change has no closing `-`. Controls and `increment` are refused.
+//! `modify` whose last change has no closing `-` or that has no `changetype`. Controls and `increment` are
+//! refused.
 
 use std::path::{Path, PathBuf};
 
@@ -198,7 +199,15 @@ impl<'a> Reader<'a> {
             return Err(line.error(0, "controls are not supported"));
         }
         if !name.eq_ignore_ascii_case("changetype") {
-            return self.attributes().map(Change::Add);
+            // The RFC has no such record; ldapmodify takes it for a change, and files in use rely on it.
+            let is_change = ["add", "delete", "replace", "increment"]
+                .iter()
+                .any(|word| name.eq_ignore_ascii_case(word));
+            return if is_change {
+                self.modifications(line).map(Change::Modify)
+            } else {
+                self.attributes().map(Change::Add)
+            };
         }
         self.at += 1;
         let value = self.text(line, value)?;
@@ -438,6 +447,13 @@ mod tests {
                 new_superior: Some("dc=y".into())
             }
         );
+    }
+
+    #[test]
+    fn a_change_without_its_type_is_one_as_for_ldapmodify() {
+        let records = read("dn: cn=a\nadd: m\nm: 1\n\ndn: cn=b\nm: 1\n").expect("valid");
+        assert_eq!(records[0].change.word(), "modify");
+        assert_eq!(records[1].change.word(), "add");
     }
 
     #[test]
