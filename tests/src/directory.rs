@@ -31,6 +31,9 @@ const KINDS: [&str; 10] = ["CT", "MR", "NM", "PET", "RT", "US", "XA", "CR", "DX"
 const FORMS: [&str; 4] = ["Image", "Enhanced Image", "Report", "Presentation State"];
 const IMPLICIT: &str = "1.2.840.10008.1.2";
 const EXPLICIT: &str = "1.2.840.10008.1.2.1";
+/// "Röntgen" and "Röntgenarchiv der Häuser", which LDIF writes in base64.
+const ROENTGEN: &str = "UsO2bnRnZW4=";
+const ARCHIVE: &str = "UsO2bnRnZW5hcmNoaXYgZGVyIEjDpHVzZXI=";
 /// The transfer syntaxes that 5.31.2 brings.
 const NEW_SYNTAXES: [&str; 3] = [
     "1.2.840.10008.1.2.4.201",
@@ -61,10 +64,8 @@ pub fn initial() -> String {
         text,
         "dn: {DEVICE}\nobjectClass: dicomDevice\nobjectClass: dcmArchiveDevice\n\
          dicomDeviceName: dcm4chee-arc\ndicomInstalled: TRUE\ndicomSoftwareVersion: 5.26.0\n\
-         dicomDescription:: {}\ndcmProperty: store=fs1\ndcmFuzzyAlgorithmClass: org.example.Soundex\n\
-         dcmTaskPollingInterval: PT1M\n",
-        // "Röntgen", which LDIF writes in base64.
-        "UsO2bnRnZW4="
+         dicomDescription:: {ROENTGEN}\ndcmProperty: store=fs1\ndcmFuzzyAlgorithmClass: org.example.Soundex\n\
+         dcmTaskPollingInterval: PT1M\n"
     );
     let _ = writeln!(
         text,
@@ -275,11 +276,9 @@ pub fn updates() -> Vec<(String, String)> {
     }
     let _ = writeln!(
         records,
-        "dn: {DEVICE}\nchangetype: modify\nreplace: dicomDescription\ndicomDescription:: {}\n-\nadd: dcmProperty\n\
+        "dn: {DEVICE}\nchangetype: modify\nreplace: dicomDescription\ndicomDescription:: {ARCHIVE}\n-\nadd: dcmProperty\n\
          dcmProperty: a value that is longer than a line of LDIF should be, so that it is\n  \
-         folded, and goes on here with a blank of its own\n-\n",
-        // "Röntgenarchiv der Häuser"
-        "UsO2bnRnZW5hcmNoaXYgZGVyIEjDpHVzZXI="
+         folded, and goes on here with a blank of its own\n-\n"
     );
     file("5.31.0", "dev", records + &vendor);
     for title in AES {

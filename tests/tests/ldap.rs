@@ -180,9 +180,6 @@ fn what_the_offline_variant_needs_is_looked_for_before_anything_is_done() -> Out
     fs::rename(&config, &aside)?;
     must_stop(&["find cn=config.ldif in"])?;
     fs::rename(&aside, &config)?;
-    fs::create_dir(migration.site.fast_data_dir.join("ldap-old"))?;
-    must_stop(&["Nothing is where the LDAP part will put its own"])?;
-    fs::remove_dir(migration.site.fast_data_dir.join("ldap-old"))?;
     // A slapd at work on it, as in a pod that was not undeployed.
     let directories = (migration.site.ldap_dir(), migration.site.slapd_config_dir());
     let slapd = Slapd::start(
@@ -192,6 +189,9 @@ fn what_the_offline_variant_needs_is_looked_for_before_anything_is_done() -> Out
     )?;
     must_stop(&["undeploy Kaapana first"])?;
     slapd.stop()?;
+    fs::create_dir(migration.site.fast_data_dir.join("ldap-old"))?;
+    must_stop(&["Nothing is where the LDAP part will put its own"])?;
+    fs::remove_dir(migration.site.fast_data_dir.join("ldap-old"))?;
     // With all of it there, check mode comes to its end and changes nothing.
     let mut check = migration.agent.command(&["run", "--check"]);
     Running::start(&mut check)?.end()?.must_have(0)?;

@@ -12,8 +12,9 @@ use crate::modules::module::Plan;
 fn site_names() -> Value {
     json!([
         {"regexp": "dicomDeviceName=dcm4chee-arc", "replace": "dicomDeviceName=kaapana"},
-        {"regexp": "dicomAETitle=DCM4CHEE", "replace": "dicomAETitle=KAAPANA"},
-        {"regexp": "^(dicomAETitle|dcmRetrieveAET): DCM4CHEE", "replace": r"\1: KAAPANA"},
+        {"regexp": "(dicomAETitle|dcmWebAppName)=DCM4CHEE", "replace": r"\1=KAAPANA"},
+        {"regexp": "^(dicomAETitle|dcmRetrieveAET|dcmWebAppName): DCM4CHEE", "replace": r"\1: KAAPANA"},
+        {"regexp": "^dcmWebServicePath: /dcm4chee-arc/aets/DCM4CHEE", "replace": "dcmWebServicePath: /dcm4chee-arc/aets/KAAPANA"},
     ])
 }
 
@@ -323,7 +324,7 @@ async fn an_entry_changed_by_hand_stops_the_file_before_anything_is_applied() {
 
     let wrong = apply_arguments("5.28.0/update-DCM4CHEE-5.28.0.ldif", rig.dir.path());
     let mut other_title = wrong.clone();
-    other_title["substitute"][1]["replace"] = "dicomAETitle=Kaapana".into();
+    other_title["substitute"][1]["replace"] = r"\1=Kaapana".into();
     let (code, message, _) = failed(rig.run("ldif_apply", other_title).await);
     assert_eq!(code, "ldap::conflict");
     assert!(message.contains("there is no such entry"), "{message}");
