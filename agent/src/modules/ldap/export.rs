@@ -264,3 +264,36 @@ impl Module for LdapExport {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_killed_export_is_found_whole_undone_or_somebody_elses() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let mut ctx = TaskContext::for_tests(dir.path());
+        ctx.interrupted_attempt = Some("run-1/7".into());
+        let module: LdapExport =
+            serde_json::from_value(json!({"base": "dc=x", "dest": "out.ldif"})).expect("arguments");
+        let dest = dir.path().join("out.ldif");
+        let intent = json!({"dest": dest});
+        let recovered = async || module.recover(&ctx, &intent).await.expect("recovered");
+
+        let partial = sibling(&dest, "partial", "run-1/7");
+        std::fs::write(&partial, format!("{WRITTEN_BY}run-1/7\ndn: dc=x\n")).expect("write");
+        assert_eq!(recovered().await, Recovery::NotDone);
+        assert!(!partial.exists(), "the half file is gone");
+
+        let whole = |attempt: &str| format!("{WRITTEN_BY}{attempt}\ndn: dc=x\ndc: x\n\n");
+        std::fs::write(&dest, whole("run-1/7")).expect("write");
+        let Recovery::Done(outcome) = recovered().await else {
+            panic!("the file is whole and ours")
+        };
+        assert_eq!(outcome.result["entries"], 1);
+        assert_eq!(outcome.outputs[0].path, dest);
+        std::fs::write(&dest, whole("run-1/70")).expect("write");
+        assert!(matches!(recovered().await, Recovery::Unknown { .. }));
+        assert!(dest.exists(), "nothing of somebody else's is removed");
+    }
+}
