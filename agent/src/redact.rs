@@ -111,6 +111,10 @@ pub fn is_secret_name(name: &str) -> bool {
         "secret",
         "token",
         "private_key",
+        // Ansible's `bind_pw`, and the variables of slapd's image.
+        "_pw",
+        "rootpass",
+        "configpass",
     ]
     .iter()
     .any(|part| name.ends_with(part))

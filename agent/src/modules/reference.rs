@@ -22,7 +22,7 @@ const NOTES: &[Notes] = &[
     },
     Notes {
         name: "command",
-        recovery: "done where `creates` or `removes` tells so; otherwise *unknown*: you are asked, unless `done_when` is true",
+        recovery: "done where `creates` or `removes` tells so; otherwise *unknown*: you are asked, unless `done_when` is true. It counts as finished only when sync(2) has brought what it wrote to the disks",
         check_mode: "predicts where `creates` or `removes` tells that there is nothing to do; otherwise skipped",
     },
     Notes {
@@ -72,7 +72,7 @@ const NOTES: &[Notes] = &[
     },
     Notes {
         name: "file",
-        recovery: "`absent`: finishes a removal that had begun; otherwise brings the path in order again",
+        recovery: "`absent`: done where the thing, told by device and inode, is in quarantine; otherwise brings the path in order again",
         check_mode: "predicts",
     },
     Notes {
@@ -82,7 +82,7 @@ const NOTES: &[Notes] = &[
     },
     Notes {
         name: "move",
-        recovery: "done where the source, told by device and inode, is at `dest`; *not done* where it is still at `src`; otherwise *unknown*",
+        recovery: "done where the source, told by device and inode, is at `dest`; *not done* where it is still at `src`; otherwise *unknown*. A half copy to another filesystem is completed: compared with the source chunk by chunk, what differs is copied again, then all of it verified",
         check_mode: "predicts",
     },
     Notes {
@@ -168,6 +168,46 @@ const NOTES: &[Notes] = &[
     Notes {
         name: "wait_for",
         recovery: "waits again",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "ldap_attrs",
+        recovery: "looks what is there, and changes the rest",
+        check_mode: "predicts where the directory can be reached; otherwise skipped",
+    },
+    Notes {
+        name: "ldap_data_directory",
+        recovery: "looks again",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "ldap_entry",
+        recovery: "looks whether it is there",
+        check_mode: "predicts where the directory can be reached; otherwise skipped",
+    },
+    Notes {
+        name: "ldap_export",
+        recovery: "done where the file has its name: it says by which attempt it was written; otherwise the half file is removed and the export made again; a file that it has not made: *unknown*",
+        check_mode: "predicts where the directory can be reached; otherwise skipped",
+    },
+    Notes {
+        name: "ldap_search",
+        recovery: "asks again",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "ldif_apply",
+        recovery: "searches: records whose effect is there are passed over, the rest is applied. Nothing is undone: make an export first",
+        check_mode: "predicts where the directory can be reached; otherwise skipped",
+    },
+    Notes {
+        name: "ldif_verify",
+        recovery: "looks again",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "postgresql_paths",
+        recovery: "looks again",
         check_mode: LOOKS,
     },
 ];

@@ -132,6 +132,24 @@ pub fn of_kind(kind: Kind, efforts: &[Effort<'_>]) -> Undo {
 pub const ACCEPTED: &str =
     "it was accepted as done, and the journal does not tell what is there because of it";
 
+/// Takes away the files that the results name under these keys, in their order; for modules whose failed
+/// attempts remove their half files.
+#[must_use]
+pub fn files_made(efforts: &[Effort<'_>], keys: &[&str]) -> Undo {
+    if efforts.iter().any(|effort| effort.accepted) {
+        return Undo::Impossible(ACCEPTED.into());
+    }
+    let paths = efforts
+        .iter()
+        .rev()
+        .flat_map(|effort| keys.iter().filter_map(|key| effort.path(key)));
+    let set_aside = |path| Step::SetAside {
+        path,
+        identity: None,
+    };
+    Undo::Steps(paths.map(set_aside).collect())
+}
+
 /// Nothing where no attempt changed anything, else what `undo` says.
 pub fn unless_unchanged(efforts: &[Effort<'_>], undo: impl FnOnce() -> Undo) -> Undo {
     if efforts.iter().all(Effort::changed_nothing) {

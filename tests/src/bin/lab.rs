@@ -19,7 +19,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Builds the two PostgreSQL images where they are missing, and prints their names.
+    /// Builds the PostgreSQL and slapd images where they are missing, and prints their names.
     Images,
     /// Makes and removes sites.
     #[command(subcommand)]
@@ -66,6 +66,7 @@ fn run(command: Command) -> Result<(), LabError> {
         Command::Images => {
             let images = PostgresImages::ensure()?;
             println!("old {}\nnew {}", images.old, images.new);
+            println!("old {}\nnew {}", images::old_slapd()?, images::new_slapd()?);
         }
         Command::Site(SiteCommand::Create { scale, dir }) => {
             let site = Site::create(&dir, scale)?;

@@ -4,6 +4,7 @@ mod debian;
 mod docker;
 mod official;
 mod postgres;
+mod slapd;
 
 pub use debian::{DebianImage, ImageFile};
 pub(crate) use docker::{LABEL, OWNER_LABEL};
@@ -12,3 +13,4 @@ pub use docker::{
     remove_orphaned_containers,
 };
 pub use postgres::{PostgresImages, new_postgres, old_postgres};
+pub use slapd::{SLAPD_CONFIG, SLAPD_DATA, SLAPD_UID, new_slapd, old_slapd};

@@ -19,8 +19,6 @@ const MARKER: &str = ".kaapana-lab-site";
 const KEPT: &str = ".kept";
 /// Begin of the names of temporary sites; the owner follows.
 const PREFIX: &str = "site";
-/// The directory server's user in Kaapana's image.
-const SLAPD_UID: u32 = 1021;
 
 /// A Kaapana 0.2 site: the directories of a hospital's host, and the images that go with them.
 ///
@@ -129,6 +127,18 @@ impl Site {
         self.fast_data_dir.join("postgres-dcm4che")
     }
 
+    /// The data of the LDAP directory.
+    #[must_use]
+    pub fn ldap_dir(&self) -> PathBuf {
+        self.fast_data_dir.join("ldap")
+    }
+
+    /// The configuration of its server.
+    #[must_use]
+    pub fn slapd_config_dir(&self) -> PathBuf {
+        self.fast_data_dir.join("slapd.d")
+    }
+
     /// Where `location.storage_path` begins.
     #[must_use]
     pub fn dicom_dir(&self) -> PathBuf {
@@ -206,42 +216,11 @@ impl Site {
         self.lay_out_ldap()
     }
 
-    /// Files as slapd leaves them, until a real one makes them: the database and its configuration.
+    /// What the directory server left behind when it was stopped: data and configuration.
     fn lay_out_ldap(&self) -> Result<(), LabError> {
-        let data = self.fast_data_dir.join("ldap");
-        make_dir(&data, 0o755, Some(SLAPD_UID))?;
-        make_file(&data.join("data.mdb"), &[0; 32 * 1024], 0o600, SLAPD_UID)?;
-        make_file(&data.join("lock.mdb"), &[0; 8 * 1024], 0o600, SLAPD_UID)?;
-
-        let config = self.fast_data_dir.join("slapd.d");
-        let inner = config.join("cn=config");
-        make_dir(&config, 0o755, Some(SLAPD_UID))?;
-        make_dir(&inner, 0o750, Some(SLAPD_UID))?;
-        make_dir(&inner.join("cn=schema"), 0o750, Some(SLAPD_UID))?;
-        let entry = |dn: &str, class: &str| {
-            format!(
-                "dn: {dn}\nobjectClass: {class}\n{}\n",
-                dn.replace('=', ": ")
-            )
-        };
-        for (name, text) in [
-            ("cn=config.ldif", entry("cn=config", "olcGlobal")),
-            (
-                "cn=config/cn=schema.ldif",
-                entry("cn=schema", "olcSchemaConfig"),
-            ),
-            (
-                "cn=config/olcDatabase={0}config.ldif",
-                entry("olcDatabase={0}config", "olcDatabaseConfig"),
-            ),
-            (
-                "cn=config/olcDatabase={1}mdb.ldif",
-                entry("olcDatabase={1}mdb", "olcMdbConfig"),
-            ),
-        ] {
-            make_file(&config.join(name), text.as_bytes(), 0o600, SLAPD_UID)?;
-        }
-        Ok(())
+        let original = generate::directory()?;
+        copy_tree(&original.join("ldap"), &self.ldap_dir())?;
+        copy_tree(&original.join("slapd.d"), &self.slapd_config_dir())
     }
 }
 

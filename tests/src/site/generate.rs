@@ -10,6 +10,7 @@ use crate::hash::ContentHash;
 use crate::images;
 use crate::schema::{Schema, SchemaVersion};
 use crate::server::{Server, ServerOptions};
+use crate::slapd::{Slapd, SlapdOptions};
 use crate::workplace::{self, Lock, lab_subdir, stage};
 
 const SITE_SQL: &str = include_str!("../../sql/site.sql");
@@ -103,4 +104,35 @@ fn fill(scale: Scale, old_image: &str, dir: &Path) -> Result<(), LabError> {
     stage("start and stop it as a site does", || {
         Server::start(old_image, Some(&pgdata), &ServerOptions::default())?.stop()
     })
+}
+
+/// Returns the cached original of a site's LDAP directory, the same for every scale: `ldap` and
+/// `slapd.d`, as the slapd of Kaapana 0.2 left them.
+pub(super) fn directory() -> Result<PathBuf, LabError> {
+    let image = images::old_slapd()?;
+    let hash = ContentHash::default()
+        .with("generator", GENERATOR_VERSION)
+        .with("image", &image)
+        .short();
+    let cache = lab_subdir("cache")?;
+    let original = cache.join(format!("directory-{hash}"));
+    if original.exists() {
+        return Ok(original);
+    }
+    let _lock = Lock::take("directory")?;
+    if original.exists() {
+        return Ok(original);
+    }
+    images::remove_orphaned_containers(false)?;
+    workplace::remove_partials(&cache, "directory")?;
+    let partial = cache.join(format!("directory-{hash}.partial"));
+    let (data, config) = (partial.join("ldap"), partial.join("slapd.d"));
+    for dir in [&partial, &data, &config] {
+        fs::create_dir(dir).map_err(io_error("create", dir))?;
+    }
+    stage("make the LDAP directory", || {
+        Slapd::start(&image, Some((&data, &config)), &SlapdOptions::default())?.stop()
+    })?;
+    fs::rename(&partial, &original).map_err(io_error("rename", &partial))?;
+    Ok(original)
 }

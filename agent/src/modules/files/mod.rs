@@ -27,7 +27,7 @@ pub(crate) mod undo_tree;
 pub(crate) mod users;
 pub(crate) mod walk;
 
-pub(crate) use blocking::detached;
+pub(crate) use blocking::{blocking, detached};
 pub use error::{FilesError, human_bytes};
 pub use mode::{Mode, show_mode};
 

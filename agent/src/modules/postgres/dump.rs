@@ -23,7 +23,7 @@ use crate::modules::error::{ModuleError, PathError};
 use crate::modules::module::{
     Advice, Kind, Module, Outcome, OutputFile, Plan, Recovery, TypedModule,
 };
-use crate::modules::undo::{ACCEPTED, Effort, Step, Undo};
+use crate::modules::undo::{Effort, Undo, files_made};
 
 with_login! {
     /// Dumps a database to plain SQL with the pg_dump of its own container.
@@ -61,19 +61,8 @@ impl TypedModule for PostgresqlDump {
 "#;
 
     fn undo(efforts: &[Effort<'_>]) -> Undo {
-        if efforts.iter().any(|effort| effort.accepted) {
-            return Undo::Impossible(ACCEPTED.into());
-        }
-        // A failed attempt removes its half file. The checksum goes last: it says whose the dump is.
-        let paths = efforts.iter().rev().flat_map(|effort| {
-            let dest = effort.path("dest");
-            [dest, effort.path("checksum_file")]
-        });
-        let set_aside = |path| Step::SetAside {
-            path,
-            identity: None,
-        };
-        Undo::Steps(paths.flatten().map(set_aside).collect())
+        // The checksum goes last: it says whose the dump is.
+        files_made(efforts, &["dest", "checksum_file"])
     }
 }
 

@@ -10,7 +10,7 @@ mod dump_reader;
 mod dump_statement;
 mod dump_text;
 pub mod error;
-mod files;
+pub(crate) mod files;
 mod history;
 pub mod holders;
 mod initdb;

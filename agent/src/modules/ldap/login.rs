@@ -1,0 +1,204 @@
+//! Where a directory is, and as whom to speak to it.
+
+use super::directory::Directory;
+use super::error::LdapError;
+use crate::modules::context::{ServiceHandle, TaskContext};
+use crate::modules::error::ModuleError;
+
+/// Administrator of the configuration, in the dcm4chee images.
+const CONFIG_ADMIN: &str = "cn=admin,cn=config";
+/// Suffix of the data, in the dcm4chee images, where LDAP_BASE_DN names no other.
+const BASE_DN: &str = "dc=dcm4che,dc=org";
+
+/// Defines a module's arguments together with those that say where the directory is. `serde` cannot
+/// flatten a struct into one that refuses unknown fields, so the fields are written into each.
+macro_rules! with_directory {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident: $kind:ty,)* }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, ::serde::Deserialize, ::schemars::JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$field_meta])* pub $field: $kind,)*
+            /// Service whose directory is meant. Default: the innermost one of the enclosing blocks.
+            #[serde(default)]
+            pub service: Option<String>,
+            /// `ldap://host:port` of the server, instead of a service. No TLS.
+            #[serde(default)]
+            pub server_uri: Option<String>,
+            /// User. Default: with a service its administrator, `cn=admin` and its LDAP_BASE_DN
+            /// (`dc=dcm4che,dc=org`); otherwise nobody (anonymous).
+            #[serde(default)]
+            pub bind_dn: Option<String>,
+            /// Password. Default: the service's LDAP_ROOTPASS, for `cn=admin,cn=config` its
+            /// LDAP_CONFIGPASS.
+            #[serde(default)]
+            pub bind_pw: Option<String>,
+        }
+
+        impl $name {
+            fn login(&self) -> $crate::modules::ldap::login::Login {
+                $crate::modules::ldap::login::Login {
+                    service: self.service.clone(),
+                    server_uri: self.server_uri.clone(),
+                    bind_dn: self.bind_dn.clone(),
+                    bind_pw: self.bind_pw.clone(),
+                }
+            }
+        }
+    };
+}
+pub(crate) use with_directory;
+
+/// The arguments that say where a directory is.
+#[derive(Clone, Default)]
+pub struct Login {
+    /// Service's name.
+    pub service: Option<String>,
+    /// Address, instead of a service.
+    pub server_uri: Option<String>,
+    /// User.
+    pub bind_dn: Option<String>,
+    /// Password.
+    pub bind_pw: Option<String>,
+}
+
+impl Login {
+    /// Tells whether there is a server to talk to. In check mode services are not running.
+    #[must_use]
+    pub fn is_known(&self, ctx: &TaskContext) -> bool {
+        self.server_uri.is_some() || ctx.service(self.service.as_deref()).is_some()
+    }
+
+    /// Connects and binds.
+    ///
+    /// # Errors
+    /// Nothing says where the server is, it is not there, or it does not let the user in.
+    pub async fn directory(&self, ctx: &TaskContext) -> Result<Directory, ModuleError> {
+        let (address, user) = self.target(ctx)?;
+        let user = user
+            .as_ref()
+            .map(|(bind_dn, password)| (bind_dn.as_str(), password.as_str()));
+        super::directory::cancellable(&ctx.cancel, Directory::connect(&address, user)).await
+    }
+
+    /// Returns `host:port`, and user and password.
+    fn target(&self, ctx: &TaskContext) -> Result<(String, Option<(String, String)>), LdapError> {
+        if let Some(uri) = &self.server_uri {
+            let address = address_of(uri)?;
+            let user = match (&self.bind_dn, &self.bind_pw) {
+                (Some(bind_dn), Some(password)) => Some((bind_dn.clone(), password.clone())),
+                (None, None) => None,
+                (Some(_), None) => return Err(LdapError::argument("bind_pw", "is missing")),
+                (None, Some(_)) => return Err(LdapError::argument("bind_dn", "is missing")),
+            };
+            return Ok((address, user));
+        }
+        let service = ctx.service(self.service.as_deref()).ok_or_else(|| {
+            LdapError::NoServer(match &self.service {
+                Some(name) => format!("no enclosing block has a service `{name}`"),
+                None => "no service in an enclosing block, and no `server_uri`".into(),
+            })
+        })?;
+        let address = service.ports.get("389/tcp").ok_or_else(|| {
+            LdapError::NoServer(format!(
+                "service `{}` does not publish port 389 (`published_ports: [\"389\"]`)",
+                service.name
+            ))
+        })?;
+        Ok((address.to_string(), Some(self.user_of(service)?)))
+    }
+
+    fn user_of(&self, service: &ServiceHandle) -> Result<(String, String), LdapError> {
+        let of_service = |name: &str| service.env.get(name).cloned();
+        let bind_dn = self.bind_dn.clone().unwrap_or_else(|| {
+            let base = of_service("LDAP_BASE_DN").unwrap_or_else(|| BASE_DN.to_owned());
+            format!("cn=admin,{base}")
+        });
+        let variable = if bind_dn.eq_ignore_ascii_case(CONFIG_ADMIN) {
+            "LDAP_CONFIGPASS"
+        } else {
+            "LDAP_ROOTPASS"
+        };
+        let password = self.bind_pw.clone().or_else(|| of_service(variable));
+        let password = password.ok_or_else(|| {
+            LdapError::argument(
+                "bind_pw",
+                format!(
+                    "is missing, and service `{}` has no {variable}",
+                    service.name
+                ),
+            )
+        })?;
+        Ok((bind_dn, password))
+    }
+}
+
+fn address_of(uri: &str) -> Result<String, LdapError> {
+    let wrong = |message: &str| LdapError::argument("server_uri", format!("`{uri}` {message}"));
+    let Some(address) = uri.strip_prefix("ldap://") else {
+        return Err(wrong(
+            "is not supported: `ldap://host:port` is expected (no TLS, no socket)",
+        ));
+    };
+    let address = address.trim_end_matches('/');
+    if address.is_empty() || address.contains(['/', '?', '@']) {
+        return Err(wrong("is no `ldap://host:port`"));
+    }
+    Ok(address.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn a_service_gives_address_and_credentials() {
+        let mut ctx = TaskContext::for_tests(Path::new("/"));
+        assert!(Login::default().target(&ctx).is_err());
+        ctx.services.push(ServiceHandle {
+            name: "directory".into(),
+            container_id: "c".into(),
+            container_name: "c".into(),
+            ports: [(
+                "389/tcp".to_owned(),
+                "127.0.0.1:4242".parse().expect("address"),
+            )]
+            .into(),
+            env: [("LDAP_ROOTPASS", "root"), ("LDAP_CONFIGPASS", "config")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+        });
+        let found = |login: &Login| login.target(&ctx).expect("found");
+        let user = |dn: &str, password: &str| Some((dn.to_owned(), password.to_owned()));
+        assert_eq!(
+            found(&Login::default()),
+            (
+                "127.0.0.1:4242".to_owned(),
+                user("cn=admin,dc=dcm4che,dc=org", "root")
+            )
+        );
+        let config = Login {
+            bind_dn: Some(CONFIG_ADMIN.into()),
+            ..Login::default()
+        };
+        assert_eq!(found(&config).1, user(CONFIG_ADMIN, "config"));
+    }
+
+    #[test]
+    fn only_plain_addresses_are_taken() {
+        assert_eq!(address_of("ldap://h:1/").expect("address"), "h:1");
+        for wrong in [
+            "ldaps://h",
+            "ldapi:///",
+            "ldap://",
+            "ldap://h/dc=x",
+            "h:389",
+        ] {
+            assert!(address_of(wrong).is_err(), "{wrong}");
+        }
+    }
+}
