@@ -50,6 +50,32 @@ const BY_HAND: &[(&str, &str)] = &[
         "The agent may not do this to a path",
     ),
     ("files::read_only", "The filesystem is mounted read-only"),
+    (
+        "postgresql::schema_half_done",
+        "A script is in effect in part only: somebody else began it",
+    ),
+    ("resolve::ambiguous_task", "Several tasks have this name"),
+    ("state::io", "The system refused an operation on the state"),
+    (
+        "state::line_inserted",
+        "A line stands in the journal that was not written there",
+    ),
+    (
+        "state::line_replaced",
+        "A line of the journal was replaced by another one",
+    ),
+    (
+        "state::lines_swapped",
+        "Lines of the journal changed their places",
+    ),
+    (
+        "state::permission_denied",
+        "The agent may not read or write the state",
+    ),
+    (
+        "state::read_only",
+        "The state's filesystem is mounted read-only",
+    ),
 ];
 
 #[test]

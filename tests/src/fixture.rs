@@ -78,7 +78,9 @@ impl Migrated {
     pub fn transcript(&self, words: &[&str]) -> Result<String, LabError> {
         let output = self.run(words)?;
         let text = |bytes: &[u8]| {
-            String::from_utf8_lossy(bytes).replace(&self.path().display().to_string(), "FOLDER")
+            String::from_utf8_lossy(bytes)
+                .replace(&self.path().display().to_string(), "FOLDER")
+                .replace(&self.binary.display().to_string(), "kaapana-agent")
         };
         let mut transcript = format!(
             "$ kaapana-agent {}\n{}",

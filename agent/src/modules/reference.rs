@@ -188,7 +188,7 @@ const NOTES: &[Notes] = &[
     Notes {
         name: "ldap_export",
         recovery: "done where the file has its name: it says by which attempt it was written; otherwise the half file is removed and the export made again; a file that it has not made: *unknown*",
-        check_mode: "predicts where the directory can be reached; otherwise skipped",
+        check_mode: "predicts",
     },
     Notes {
         name: "ldap_search",

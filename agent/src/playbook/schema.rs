@@ -150,7 +150,11 @@ fn task_keywords() -> Map<String, Value> {
         "listen": described(reference("texts"), "Topics that notify this handler"),
         "failed_when": described(reference("expressions"), "Fails if any of these is true"),
         "changed_when": described(reference("expressions"), "Counts as changed if all of these are true"),
-        "done_when": described(reference("expressions"), "Its effect is there already if all of these are true"),
+        "done_when": described(
+            json!({"anyOf": [reference("expressions"), reference("probe")]}),
+            "Its effect is there already if all of these are true",
+        ),
+        "undone_by": described(reference("fixed_text"), "`id` of the earlier task with which `rollback` takes this one's effect away"),
         "args": described(reference("mapping"), "More arguments of the module"),
     }))
 }
@@ -172,6 +176,13 @@ fn keywords() -> Map<String, Value> {
             {"type": ["string", "number", "boolean", "null"]},
             {"type": "array", "items": {"type": ["string", "number", "boolean"]}},
         ]},
+        "probe": {
+            "type": "object", "additionalProperties": false, "required": ["probe", "that"],
+            "properties": {
+                "probe": described(reference("mapping"), "A module that only looks, with its arguments"),
+                "that": described(reference("expressions"), "What must be true of what it found, `probe`"),
+            },
+        },
         "list": {"anyOf": [{"type": "array"}, {"type": "string", "pattern": TEMPLATE}]},
         "mapping": {"anyOf": [{"type": ["object", "null"]}, {"type": "string", "pattern": TEMPLATE}]},
         "vars": {

@@ -296,7 +296,7 @@ mod tests {
         assert!(page.contains("check mode: "), "{page}");
         let file = registry::find("file").expect("there");
         assert!(
-            super::page(file, PLAIN).contains("  state  (directory | "),
+            super::page(file, PLAIN).contains("  state  (absent | directory | "),
             "{}",
             super::page(file, PLAIN)
         );
