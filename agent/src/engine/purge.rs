@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::effort::Effort;
 use super::failure::{Failure, describe};
 use super::plan::PlanAction;
-use super::run::{Begun, Engine, RunError, Stop, stats_map};
+use super::run::{Begun, Engine, RunError, Stop};
 use super::session::Session;
 use super::task_log::EventSink;
 use crate::event::{Event, Status, millis};
@@ -186,20 +186,7 @@ impl Engine {
             PurgeEnd::Failed => Outcome::Failed,
             _ => Outcome::Done,
         };
-        let duration_ms = millis(started.elapsed());
-        events(Event::RunFinished {
-            outcome: outcome.word().to_owned(),
-            stats: session.stats,
-            duration_ms,
-        });
-        if let Some(error) = broken {
-            return Err((*error).into());
-        }
-        session.record(Body::RunFinished {
-            outcome,
-            stats: stats_map(session.stats),
-            duration_ms,
-        })?;
+        session.close(outcome, started, broken)?;
         Ok(end)
     }
 }

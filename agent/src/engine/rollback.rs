@@ -9,7 +9,7 @@ use super::decide::Decision;
 use super::effort::Effort;
 use super::failure::{Failure, describe};
 use super::rollback_plan::{Accepted, RollbackPlan, UndoAction, UndoEntry, Way, Ways, open_steps};
-use super::run::{Begun, Engine, RunError, Stop, stats_map};
+use super::run::{Begun, Engine, RunError, Stop};
 use super::session::Session;
 use super::task_log::{self, EventSink};
 use crate::event::{Event, Status, millis};
@@ -98,21 +98,7 @@ impl Engine {
             Err(Stop::State(error)) => (RollbackEnd::Failed, Some(error)),
             Err(Stop::Interrupted | Stop::Decision(_)) => (RollbackEnd::Interrupted, None),
         };
-        let outcome = end.outcome();
-        let duration_ms = millis(started.elapsed());
-        events(Event::RunFinished {
-            outcome: outcome.word().to_owned(),
-            stats: session.stats,
-            duration_ms,
-        });
-        if let Some(error) = broken {
-            return Err((*error).into());
-        }
-        session.record(Body::RunFinished {
-            outcome,
-            stats: stats_map(session.stats),
-            duration_ms,
-        })?;
+        session.close(end.outcome(), started, broken)?;
         Ok(end)
     }
 }

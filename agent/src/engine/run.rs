@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use bollard::Docker;
 use jiff::Timestamp;
-use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 
 use super::effort::Effort;
@@ -16,7 +15,7 @@ use super::plan::PlanEntry;
 use super::resolve::UnknownTask;
 use super::session::Session;
 use super::task_log::EventSink;
-use crate::event::{Event, Stats, millis};
+use crate::event::Event;
 use crate::playbook::model::{Item, Node, NodeKind, Playbook};
 use crate::playbook::template::Templates;
 use crate::redact::Redactor;
@@ -225,20 +224,7 @@ impl Engine {
             Err(Stop::Decision(entry)) => (RunEnd::DecisionNeeded(vec![*entry]), None),
             Err(Stop::State(error)) => (RunEnd::Failed, Some(error)),
         };
-        let duration_ms = millis(started.elapsed());
-        events(Event::RunFinished {
-            outcome: end.word().to_owned(),
-            stats: session.stats,
-            duration_ms,
-        });
-        if let Some(error) = broken {
-            return Err((*error).into());
-        }
-        session.record(Body::RunFinished {
-            outcome: end.outcome(),
-            stats: stats_map(session.stats),
-            duration_ms,
-        })?;
+        session.close(end.outcome(), started, broken)?;
         Ok(end)
     }
 
@@ -372,11 +358,7 @@ impl Engine {
         } else {
             RunEnd::DecisionNeeded(decisions)
         };
-        events(Event::RunFinished {
-            outcome: end.word().to_owned(),
-            stats: session.stats,
-            duration_ms: millis(started.elapsed()),
-        });
+        session.close(end.outcome(), started, None)?;
         Ok(end)
     }
 
@@ -513,10 +495,6 @@ impl RunEnd {
             Self::DecisionNeeded(_) => Outcome::DecisionNeeded,
         }
     }
-
-    fn word(&self) -> &'static str {
-        self.outcome().word()
-    }
 }
 
 /// The first `become: true` of tasks and blocks.
@@ -563,14 +541,4 @@ fn random_id() -> String {
         Err(_) => format!("{}/{}", Timestamp::now(), std::process::id()).into_bytes(),
     };
     sha256_hex(&seed)[..12].to_owned()
-}
-
-pub(super) fn stats_map(stats: Stats) -> std::collections::BTreeMap<String, u32> {
-    let value = serde_json::to_value(stats).unwrap_or_else(|_| Map::new().into());
-    let Value::Object(map) = value else {
-        return Default::default();
-    };
-    map.into_iter()
-        .filter_map(|(key, count)| Some((key, u32::try_from(count.as_u64()?).ok()?)))
-        .collect()
 }

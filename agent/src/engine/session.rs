@@ -1,8 +1,9 @@
 //! The walk through plays, blocks and tasks of one run, and what it carries along.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
@@ -11,10 +12,10 @@ use super::frame::Frame;
 use super::run::{Engine, RunEnd, Stop};
 use super::services::Running;
 use super::task_log::EventSink;
-use crate::event::{Event, Stats, Status};
+use crate::event::{Event, Stats, Status, millis};
 use crate::playbook::model::{Block, Item, Play};
 use crate::playbook::template::Scope;
-use crate::state::{Body, Fingerprint, History, How, Journal, StateError, TaskStatus};
+use crate::state::{Body, Fingerprint, History, How, Journal, Outcome, StateError, TaskStatus};
 
 /// What a run carries along.
 pub(super) struct Session<'p> {
@@ -89,6 +90,32 @@ impl<'p> Session<'p> {
             self.history.add(&record);
         }
         Ok(())
+    }
+
+    /// Tells how the run ended, and journals it, unless the journal is what broke.
+    ///
+    /// # Errors
+    /// What broke, or the journal.
+    pub(super) fn close(
+        &mut self,
+        outcome: Outcome,
+        started: Instant,
+        broken: Option<Box<StateError>>,
+    ) -> Result<(), StateError> {
+        let duration_ms = millis(started.elapsed());
+        (self.events)(Event::RunFinished {
+            outcome: outcome.word().to_owned(),
+            stats: self.stats,
+            duration_ms,
+        });
+        if let Some(error) = broken {
+            return Err(*error);
+        }
+        self.record(Body::RunFinished {
+            outcome,
+            stats: stats_map(self.stats),
+            duration_ms,
+        })
     }
 
     pub(super) fn checking(&self) -> bool {
@@ -217,4 +244,14 @@ impl Engine {
         }
         scope
     }
+}
+
+fn stats_map(stats: Stats) -> BTreeMap<String, u32> {
+    let value = serde_json::to_value(stats).unwrap_or_else(|_| Map::new().into());
+    let Value::Object(map) = value else {
+        return Default::default();
+    };
+    map.into_iter()
+        .filter_map(|(key, count)| Some((key, u32::try_from(count.as_u64()?).ok()?)))
+        .collect()
 }
