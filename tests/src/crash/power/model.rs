@@ -158,6 +158,11 @@ impl Model {
                     let inode = inode.ok_or_else(|| unknown(Path::new(&from.1)))?;
                     effects.push(Effect::Rename(from, to, inode));
                 }
+                Call::Link { from, to } => {
+                    let inode = self.find(&names, from)?;
+                    let (directory, name) = self.place(&names, to)?;
+                    effects.push(Effect::Name(directory, name, inode));
+                }
                 Call::Remove { path } => {
                     let (directory, name) = self.place(&names, path)?;
                     effects.push(Effect::Unname(directory, name));

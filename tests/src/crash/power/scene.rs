@@ -93,6 +93,11 @@ impl Scene {
         self.root().join(format!("state/{NAME}/journal.jsonl"))
     }
 
+    /// The traced run's journal, whatever name it has at the time.
+    fn held_journal(&self) -> PathBuf {
+        self.dir.join("hold/journal")
+    }
+
     fn command(&self, mut command: Command, words: &[&str]) -> Command {
         command.args(words).arg(self.playbook());
         command.arg("--state-dir").arg(self.root().join("state"));
@@ -125,6 +130,9 @@ impl Scene {
         Running::start(&mut self.command(strace, &["run"]))?
             .end()?
             .must_have(0)?;
+        // A disk keeps the file that the journal is, and the agent knows it by that.
+        let (journal, held) = (self.journal(), self.held_journal());
+        fs::hard_link(&journal, &held).map_err(io_error("link", &journal))?;
         fs::read_to_string(&file).map_err(io_error("read", &file))
     }
 
@@ -145,6 +153,15 @@ impl Scene {
     fn put(&self, tree: &Tree, with_kept: bool) -> Result<(), LabError> {
         for (path, node) in tree {
             let path = self.root().join(path);
+            let (journal, held) = (self.journal(), self.held_journal());
+            if let Node::File(content) = node
+                && path == journal
+                && held.exists()
+            {
+                fs::hard_link(&held, &path).map_err(io_error("link", &held))?;
+                fs::write(&path, content).map_err(io_error("write", &path))?;
+                continue;
+            }
             match node {
                 Node::Directory => make_dir(&path)?,
                 Node::File(content) => write(&path, content)?,

@@ -62,6 +62,11 @@ pub(super) enum Call {
     Remove {
         path: PathBuf,
     },
+    /// A second name for a file.
+    Link {
+        from: PathBuf,
+        to: PathBuf,
+    },
 }
 
 /// Reads the calls that succeeded on something below `root`.
@@ -173,6 +178,14 @@ fn parse(text: &str, root: &Path) -> Result<Option<Call>, LabError> {
             from: at(argument(0), &path_of(1)),
             to: at(argument(2), &path_of(3)),
         }),
+        "link" => Some(Call::Link {
+            from: path_of(0),
+            to: path_of(1),
+        }),
+        "linkat" => Some(Call::Link {
+            from: at(argument(0), &path_of(1)),
+            to: at(argument(2), &path_of(3)),
+        }),
         "unlink" | "rmdir" => Some(Call::Remove { path: path_of(0) }),
         "unlinkat" => Some(Call::Remove {
             path: at(argument(0), &path_of(1)),
@@ -198,7 +211,7 @@ fn parse(text: &str, root: &Path) -> Result<Option<Call>, LabError> {
         | Call::Sync { path }
         | Call::Mkdir { path }
         | Call::Remove { path } => below(path),
-        Call::Rename { from, to } => below(from) || below(to),
+        Call::Rename { from, to } | Call::Link { from, to } => below(from) || below(to),
         Call::Seek { .. } | Call::SyncAll => true,
     };
     Ok(kept.then_some(call))
