@@ -334,3 +334,44 @@ async fn a_broken_dump_leaves_nothing_and_is_named_with_its_line() {
     restore(&server, &src, "target", "parallel").await;
     drop(rig);
 }
+
+/// Fails where the database of this name is gone, or half dropped, before it is the restored one.
+const ALWAYS_THERE: &str = "DO $$
+BEGIN
+  FOR look IN 1..60000 LOOP
+    IF NOT EXISTS (SELECT FROM pg_database WHERE datname = 'pacsdb' AND datconnlimit <> -2) THEN
+      RAISE EXCEPTION 'nobody could connect to pacsdb at look %', look;
+    END IF;
+    IF EXISTS (SELECT FROM pg_database WHERE datname = 'pacsdb'
+               AND shobj_description(oid, 'pg_database') LIKE 'kaapana-agent: restored%') THEN
+      RETURN;
+    END IF;
+    PERFORM pg_sleep(0.0005);
+  END LOOP;
+  RAISE EXCEPTION 'it never became the restored one';
+END $$";
+
+// A server that was killed while it dropped the empty database let nobody in any more, for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_is_there_at_every_moment_of_its_replacement() {
+    let rig = Rig::new();
+    let server = rig.server("new", &rig.new, true).await;
+    let src = rig.dir.path().join("dump.sql");
+    psql(&server, "postgres", "CREATE DATABASE source");
+    psql(&server, "source", OBJECTS);
+    let dump = inside(&server, &[], &["pg_dump", "-d", "source"], "");
+    std::fs::write(&src, dump.stdout).expect("dump");
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| psql(&server, "postgres", ALWAYS_THERE));
+        tokio::task::block_in_place(|| {
+            let restored = restore(&server, &src, "pacsdb", "parallel");
+            tokio::runtime::Handle::current().block_on(restored);
+        });
+        watcher.join().expect("it was there all the time");
+    });
+    let left = sql(
+        &server,
+        "SELECT datname::text FROM pg_database WHERE datname LIKE 'pacsdb%'",
+    );
+    assert_eq!(left.await.to_string().matches("pacsdb").count(), 1);
+}

@@ -118,7 +118,7 @@ impl PostgresqlRestore {
             Some(Mark::Begun { .. } | Mark::Whole { .. }) => {
                 databases::drop_ours(admin, staging).await
             }
-            Some(Mark::None) => Err(PostgresError::ForeignDatabase {
+            Some(Mark::None | Mark::Replaced) => Err(PostgresError::ForeignDatabase {
                 db: staging.to_owned(),
             }),
         }
@@ -379,10 +379,8 @@ impl Module for PostgresqlRestore {
         };
         let there = databases::find(&admin, &db).await?;
         if let Some(done) = there.as_ref().and_then(|found| ours(&found.mark)) {
-            admin
-                .batch_execute("CHECKPOINT")
-                .await
-                .map_err(PostgresError::sql("write everything to disk"))?;
+            databases::checkpoint(&admin).await?;
+            databases::drop_replaced(&admin, &db).await?;
             return Ok(Recovery::Done(done));
         }
         let filled = match &there {

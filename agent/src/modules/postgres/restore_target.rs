@@ -14,6 +14,7 @@ use super::sessions::{self, Whose};
 
 const BEGUN: &str = "kaapana-agent: restoring; attempt=";
 const WHOLE: &str = "kaapana-agent: restored; attempt=";
+const REPLACED: &str = "kaapana-agent: empty, and replaced by a restore";
 
 /// What the comment of a database says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Mark {
         /// Which.
         attempt: String,
     },
+    /// It was empty, and a whole one has its name now.
+    Replaced,
     /// It is whole.
     Whole {
         /// Which attempt filled it.
@@ -43,6 +46,9 @@ impl Mark {
             return Self::Begun {
                 attempt: attempt.to_owned(),
             };
+        }
+        if comment == REPLACED {
+            return Self::Replaced;
         }
         let whole = || {
             let rest = comment.strip_prefix(WHOLE)?;
@@ -63,6 +69,7 @@ impl Mark {
         match self {
             Self::None => String::new(),
             Self::Begun { attempt } => format!("{BEGUN}{attempt}"),
+            Self::Replaced => REPLACED.to_owned(),
             Self::Whole {
                 attempt,
                 sha256,
@@ -254,39 +261,74 @@ pub async fn drop_ours(client: &Client, db: &str) -> Result<(), PostgresError> {
         .map_err(PostgresError::sql(format!("drop database {db}")))
 }
 
+/// Where the empty database goes whose name the restored one gets.
+fn replaced_name(db: &str) -> String {
+    format!("{db}_replaced")
+}
+
 /// Gives the filled database its final name, in the place of an empty one, and has everything
 /// written to disk.
 ///
+/// At every moment there is a database of this name that lets sessions in: a server that stops in
+/// between is waited for by its database. One that dies while it drops a database leaves it invalid,
+/// and nobody can connect to it any more.
+///
 /// # Errors
-/// The target is not empty after all, somebody is connected to it, or the server refuses.
+/// The target is not empty after all, somebody is connected to it, a database that is not ours has the
+/// name that the empty one gets, or the server refuses.
 pub async fn put_in_place(
     client: &Client,
     server: &Server,
     staging: &str,
     db: &str,
 ) -> Result<(), PostgresError> {
+    let aside = replaced_name(db);
+    let mut statements = format!("ALTER DATABASE {} RENAME TO {}", ident(staging), ident(db));
     if refuse_filled(client, server, db).await?.is_some() {
+        drop_replaced(client, db).await?;
         sessions::end(client, Whose::OursIn(db)).await?;
-        client
-            .batch_execute(&format!("DROP DATABASE {}", ident(db)))
-            .await
-            .map_err(PostgresError::sql(format!("drop the empty database {db}")))?;
+        statements = format!(
+            "COMMENT ON DATABASE {} IS {}; ALTER DATABASE {} RENAME TO {}; {statements}",
+            ident(db),
+            literal(REPLACED),
+            ident(db),
+            ident(&aside),
+        );
     }
     sessions::end(client, Whose::Database(staging)).await?;
+    // Several statements in one message are one transaction.
     client
-        .batch_execute(&format!(
-            "ALTER DATABASE {} RENAME TO {}",
-            ident(staging),
-            ident(db)
-        ))
+        .batch_execute(&statements)
         .await
         .map_err(PostgresError::sql(format!(
             "rename database {staging} to {db}"
         )))?;
+    checkpoint(client).await?;
+    drop_replaced(client, db).await
+}
+
+/// Has everything written to disk.
+///
+/// # Errors
+/// The server refuses.
+pub async fn checkpoint(client: &Client) -> Result<(), PostgresError> {
     client
         .batch_execute("CHECKPOINT")
         .await
         .map_err(PostgresError::sql("write everything to disk (CHECKPOINT)"))
+}
+
+/// Drops the empty database whose name the restored one has got, where it is still there.
+///
+/// # Errors
+/// The one with this name is not ours, or the server refuses.
+pub async fn drop_replaced(client: &Client, db: &str) -> Result<(), PostgresError> {
+    let aside = replaced_name(db);
+    match find(client, &aside).await?.map(|found| found.mark) {
+        None => Ok(()),
+        Some(Mark::Replaced) => drop_ours(client, &aside).await,
+        Some(_) => Err(PostgresError::ForeignDatabase { db: aside }),
+    }
 }
 
 #[cfg(test)]
@@ -304,6 +346,7 @@ mod tests {
     #[test]
     fn marks_survive_being_written() {
         for mark in [
+            Mark::Replaced,
             Mark::Begun {
                 attempt: "run-1/2; sha256=x".into(),
             },
