@@ -10,6 +10,17 @@ use crate::agent;
 use crate::error::{LabError, io_error};
 use crate::migration::{Ended, Running};
 
+/// Tasks whose effects can be counted: each appends a word.
+pub const COUNTS: &str = r#"
+- id: first
+  shell: echo one >> HOME/effects
+- id: second
+  shell: echo two >> HOME/effects
+- id: items
+  shell: echo {{ item }} >> HOME/effects
+  loop: [x, y]
+"#;
+
 /// A playbook, its state directory and a place for effects, which go with this value.
 #[derive(Debug)]
 pub struct Scene {
@@ -55,6 +66,13 @@ impl Scene {
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
+    }
+
+    /// The words that tasks have appended to `HOME/effects`, in their order.
+    #[must_use]
+    pub fn effects(&self) -> String {
+        let text = fs::read_to_string(self.path("effects")).unwrap_or_default();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     /// The journal.

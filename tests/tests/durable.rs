@@ -1,4 +1,4 @@
-//! Exactly once, in whatever state the state is found: decisions, damages, full disks, copies, clocks,
+//! Exactly once, in whatever state the state is found: damages, full disks, copies, clocks,
 //! and a copy that is killed in its middle.
 
 use std::error::Error;
@@ -11,215 +11,11 @@ use std::process::Command;
 use lab::agent;
 use lab::apt;
 use lab::migration::{Ended, Running};
-use lab::scene::Scene;
+use lab::scene::{COUNTS, Scene};
 use lab::tool;
 use lab::workplace::Mount;
 
 type Outcome = Result<(), Box<dyn Error>>;
-
-const COUNTS: &str = r#"
-- id: first
-  shell: echo one >> HOME/effects
-- id: second
-  shell: echo two >> HOME/effects
-- id: items
-  shell: echo {{ item }} >> HOME/effects
-  loop: [x, y]
-"#;
-
-fn effects(scene: &Scene) -> String {
-    let text = fs::read_to_string(scene.path("effects")).unwrap_or_default();
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-#[test]
-fn redo_repeats_what_it_names_and_a_misspelt_name_stops_before_anything() -> Outcome {
-    let scene = Scene::with(COUNTS)?;
-    scene.run()?.must_have(0)?;
-    assert_eq!(effects(&scene), "one two x y");
-
-    for (name, words) in [
-        ("secnd", ["resolve::unknown_task", "did you mean 'second'?"]),
-        ("items", ["resolve::ambiguous_task", "'Try / items [y]'"]),
-        (
-            "nothing like it",
-            ["resolve::unknown_task", "`status` lists"],
-        ),
-    ] {
-        let before = fs::read(scene.journal_path())?;
-        let ended = scene.agent(&["run", "--redo", "first", "--redo", name], &[])?;
-        ended.must_have(5)?;
-        ended.must_say(&words)?;
-        assert_eq!(
-            fs::read(scene.journal_path())?,
-            before,
-            "nothing is recorded"
-        );
-    }
-    assert_eq!(effects(&scene), "one two x y", "nothing ran");
-
-    let redo = [
-        "run",
-        "--redo",
-        "second",
-        "--redo",
-        "items [y]",
-        "--reason",
-        "lost by hand",
-    ];
-    scene.agent(&redo, &[])?.must_have(0)?;
-    assert_eq!(effects(&scene), "one two x y two y");
-    let answers = scene.records("task_resolved", "second");
-    assert_eq!(answers.len(), 1);
-    assert_eq!(
-        (&answers[0]["answer"], &answers[0]["reason"]),
-        (&"redo".into(), &"lost by hand".into())
-    );
-    scene.run()?.must_have(0)?;
-    assert_eq!(
-        effects(&scene),
-        "one two x y two y",
-        "an answer counts once"
-    );
-    Ok(())
-}
-
-#[test]
-fn a_loop_of_what_cannot_be_repeated_ends_with_the_item_that_fails_and_goes_on_there() -> Outcome {
-    let scene = Scene::with(
-        r#"
-- id: items
-  shell: test {{ item }} != 2 -o -e HOME/mended && echo {{ item }} >> HOME/effects
-  loop: [1, 2, 3]
-"#,
-    )?;
-    scene.run()?.must_have(2)?;
-    assert_eq!(effects(&scene), "1", "what rests on item 2 has not run");
-    fs::write(scene.path("mended"), "")?;
-    scene.run()?.must_have(0)?;
-    assert_eq!(effects(&scene), "1 2 3");
-    Ok(())
-}
-
-#[test]
-fn what_is_asked_can_be_typed_and_says_what_to_look_at() -> Outcome {
-    let scene = Scene::with("- id: wait\n  shell: echo begun >> HOME/effects; sleep {{ pause }}")?;
-    let vars = ["-e", "pause=60"];
-    let mut run = Running::start(&mut scene.command(&[], &["run"], &vars)?)?;
-    run.wait_for("the effect", || effects(&scene) == "begun")?;
-    run.kill()?;
-    let ended = scene.agent(&["run"], &vars)?;
-    ended.must_have(6)?;
-    let playbook = scene.playbook().display().to_string();
-    let resolve = format!(
-        "resolve {playbook} -e pause=60 --state-dir {} 'Try / wait' --done --reason TEXT",
-        scene.state.display()
-    );
-    ended.must_say(&[
-        "while running `echo begun",
-        "pgrep -af echo",
-        "right when it came to its end",
-        "it runs again, right when it no longer runs",
-        &resolve,
-    ])?;
-    assert!(!ended.stderr.contains("PLAYBOOK"), "{}", ended.stderr);
-
-    // Typed as it stands there.
-    let line = ended
-        .stderr
-        .lines()
-        .find(|line| line.contains("--redo --reason TEXT"))
-        .and_then(|line| line.split('`').find(|part| part.contains(" resolve ")))
-        .ok_or("the command is shown")?;
-    let mut typed = Command::new("sh");
-    typed.args(["-c", &line.replace("TEXT", "'I looked'")]);
-    let said = tool::run(&mut typed, "type the answer")?;
-    assert!(said.contains("it was interrupted in run"), "{said}");
-    assert!(
-        said.contains("that is right when it no longer runs"),
-        "{said}"
-    );
-    scene.agent(&["run"], &["-e", "pause=0"])?.must_have(0)?;
-    assert_eq!(effects(&scene), "begun begun");
-
-    // Changed after it was done: plan tells it with the same words, and looks at nothing.
-    let plan = scene.agent(&["plan"], &["-e", "pause=1"])?;
-    plan.must_have(6)?;
-    let other = resolve.replace("pause=60", "pause=1");
-    plan.must_say(&[
-        "sleep 0 -> ",
-        "put the old value back",
-        "counts as done with the new values",
-        &other,
-    ])?;
-    assert!(!plan.stdout.contains("PLAYBOOK"), "{}", plan.stdout);
-    Ok(())
-}
-
-#[test]
-fn a_condition_that_cannot_be_evaluated_takes_nothing_back_that_was_done() -> Outcome {
-    let once = "- id: once\n  shell: echo once >> HOME/effects\n  when: ";
-    let scene = Scene::with(&format!("{once}true"))?;
-    scene.run()?.must_have(0)?;
-    // What the condition rests on is known only when the run comes to it.
-    let look = "- id: look\n  stat: {path: HOME}\n  register: seen\n";
-    scene.write(&format!("{look}{once}seen.nothing.more == 1"))?;
-    scene.run()?.must_have(2)?;
-    scene.write(&format!("{look}{once}true"))?;
-    scene.run()?.must_have(0)?;
-    assert_eq!(effects(&scene), "once");
-    Ok(())
-}
-
-#[test]
-fn a_probe_is_asked_anew_in_every_run_and_a_blind_one_stops_the_task() -> Outcome {
-    let tasks = r#"
-- id: step
-  shell: echo {{ item }} >> HOME/effects; test {{ item }} != {{ fail }}
-  done_when:
-    probe: {stat: {path: "HOME/{{ item }}"}}
-    that: probe.stat.exists
-  loop: [a, b, c]
-"#;
-    let scene = Scene::with(tasks)?;
-    fs::write(scene.path("a"), "")?;
-    scene.agent(&["run"], &["-e", "fail=b"])?.must_have(2)?;
-    assert_eq!(effects(&scene), "b", "a was there, and c waits for b");
-    // Somebody does b by hand between the runs.
-    fs::write(scene.path("b"), "")?;
-    scene.agent(&["run"], &["-e", "fail=b"])?.must_have(0)?;
-    assert_eq!(effects(&scene), "b c", "b is not repeated");
-    let how = |task: &str| {
-        let ends = scene.records("task_finished", task);
-        ends.last()
-            .map(|end| end["how"].clone())
-            .unwrap_or_default()
-    };
-    assert_eq!(how("step [a]"), "already_done");
-    assert_eq!(how("step [b]"), "already_done");
-    assert_eq!(how("step [c]"), "ran");
-
-    let blind = r#"
-- id: blind
-  shell: echo blind >> HOME/effects
-  done_when:
-    probe: {wait_for: {path: HOME/never, timeout: 0}}
-    that: true
-"#;
-    scene.write(blind)?;
-    scene.run()?.must_have(2)?;
-    assert_eq!(
-        effects(&scene),
-        "b c",
-        "what cannot be looked at is not begun"
-    );
-
-    scene.write("- command: ls\n  done_when: {probe: {command: ls}, that: true}")?;
-    let wrong = scene.run()?;
-    wrong.must_have(5)?;
-    wrong.must_say(&["playbook::probe", "`command` may change the host"])?;
-    Ok(())
-}
 
 #[test]
 fn a_full_disk_stops_before_an_effect_that_could_not_be_recorded() -> Outcome {
@@ -236,13 +32,13 @@ fn a_full_disk_stops_before_an_effect_that_could_not_be_recorded() -> Outcome {
         "No space left on device",
         "free space",
     ])?;
-    assert_eq!(effects(&scene), "", "nothing on the host has changed");
+    assert_eq!(scene.effects(), "", "nothing on the host has changed");
     assert!(scene.records("task_started", "first").is_empty());
     scene.agent(&["state", "verify"], &[])?.must_have(0)?;
 
     disk.resize("4m")?;
     scene.run()?.must_have(0)?;
-    assert_eq!(effects(&scene), "one two x y");
+    assert_eq!(scene.effects(), "one two x y");
     Ok(())
 }
 
@@ -259,10 +55,10 @@ fn a_disk_that_fills_up_meanwhile_still_takes_the_end_of_what_was_begun() -> Out
     // The space of the end was promised before the beginning.
     scene.run()?;
     assert_eq!(scene.records("task_finished", "fills").len(), 1);
-    assert!(effects(&scene).starts_with("filled"));
+    assert!(scene.effects().starts_with("filled"));
     fs::remove_file(small.join("full"))?;
     scene.run()?.must_have(0)?;
-    assert_eq!(effects(&scene), "filled next");
+    assert_eq!(scene.effects(), "filled next");
     Ok(())
 }
 
@@ -280,10 +76,10 @@ fn a_read_only_filesystem_stops_before_anything() -> Outcome {
     let ended = scene.run()?;
     ended.must_have(5)?;
     ended.must_say(&["state::read_only", "writable"])?;
-    assert_eq!(effects(&scene), "");
+    assert_eq!(scene.effects(), "");
     disk.writable(true)?;
     scene.run()?.must_have(0)?;
-    assert_eq!(effects(&scene), "one two x y");
+    assert_eq!(scene.effects(), "one two x y");
     Ok(())
 }
 
@@ -299,7 +95,7 @@ fn a_journal_that_is_lost_foreign_no_file_or_not_readable_is_no_new_beginning() 
             .must_have(5)
             .map_err(|error| format!("{what}: {error}"))?;
         ended.must_say(&[code, "help:"])?;
-        assert_eq!(effects(&scene), "one two x y", "{what}: nothing ran");
+        assert_eq!(scene.effects(), "one two x y", "{what}: nothing ran");
         Ok(())
     };
     fs::write(&path, "")?;
@@ -370,7 +166,7 @@ fn a_copied_state_is_refused_until_somebody_says_that_it_goes_on() -> Outcome {
         )?
         .must_have(0)?;
     scene.run()?.must_have(0)?;
-    assert_eq!(effects(&scene), "one two x y");
+    assert_eq!(scene.effects(), "one two x y");
     let journal = scene.journal();
     let adopted: Vec<_> = journal
         .iter()
@@ -451,7 +247,7 @@ fn another_machine_is_refused_and_another_host_name_is_worth_a_warning() -> Outc
         let ended = Running::start(&mut scene.command(&moved, &["run"], &[])?)?.end()?;
         ended.must_have(0)?;
     }
-    assert_eq!(effects(&scene), "one two x y");
+    assert_eq!(scene.effects(), "one two x y");
     Ok(())
 }
 
@@ -495,7 +291,7 @@ fn a_clock_that_goes_back_changes_no_order_and_no_duration() -> Outcome {
     ended.must_have(0)?;
     ended.must_say(&["the clock went back"])?;
     assert_eq!(
-        effects(&scene),
+        scene.effects(),
         "one two two two",
         "what was done is done, whatever the clock says"
     );
