@@ -289,7 +289,7 @@ fn power_lost_in_a_restore_is_survived() -> Outcome {
 }
 
 #[test]
-fn sigint_and_sigterm_stop_cleanly() -> Outcome {
+fn sigint_and_sigterm_stop_cleanly_although_sent_twice() -> Outcome {
     let migration = Migration::begin(Scale::S)?;
     for (signal, task) in [
         ("INT", "dump-old"),
@@ -298,6 +298,8 @@ fn sigint_and_sigterm_stop_cleanly() -> Outcome {
     ] {
         let mut run = migration.start()?;
         run.wait_for(task, || migration.has_started(task))?;
+        run.signal(signal)?;
+        // As timeout(1) does: to the process, and to its group.
         run.signal(signal)?;
         let ended = run.end()?;
         ended.must_have(130)?;

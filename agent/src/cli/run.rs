@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -144,15 +145,19 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         })
 }
 
-/// The first signal stops cleanly; the second ends at once, which is as safe as a crash.
+/// How long after the first signal another one belongs to it: timeout(1) sends its own to the process and
+/// to the group, and a terminal's Ctrl-C may come beside the one of a parent.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
+/// The first signal stops cleanly; one that comes later ends at once, which is as safe as a crash.
 pub(super) async fn interrupt(cancel: CancellationToken) {
-    let (Ok(mut int), Ok(mut term)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return;
-    };
-    let mut next = async || {
+    let next = async || {
+        let (Ok(mut int), Ok(mut term)) = (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        ) else {
+            return std::future::pending().await;
+        };
         tokio::select! {
             _ = int.recv() => {}
             _ = term.recv() => {}
@@ -163,6 +168,7 @@ pub(super) async fn interrupt(cancel: CancellationToken) {
         "\nstopping: the running task and its containers are being ended cleanly; once more to end at once"
     );
     cancel.cancel();
+    tokio::time::sleep(SAME_SIGNAL).await;
     next().await;
     std::process::exit(i32::from(exit::INTERRUPTED));
 }

@@ -117,6 +117,10 @@ impl Walk {
     }
 }
 
+/// Longest text, in characters, by which a loop's item is known; a longer one is known by its hash. Wide
+/// enough for the paths that people loop over: whoever reads the journal must know them again.
+const LONGEST_ITEM_KEY: usize = 240;
+
 /// Keys of a loop's items, unique and readable: a label, a plain value, a map's `name`, or a hash.
 #[must_use]
 pub fn item_keys(items: &[Value], labels: &[Option<String>]) -> Vec<String> {
@@ -146,7 +150,7 @@ fn item_key(item: &Value) -> String {
         },
         other => other.to_string(),
     };
-    if text.chars().count() <= 80 && !text.contains('\n') {
+    if text.chars().count() <= LONGEST_ITEM_KEY && !text.contains('\n') {
         text
     } else {
         sha256_hex(text.as_bytes())[..12].to_owned()
@@ -164,10 +168,12 @@ mod tests {
             json!("a"),
             json!({"name": "a"}),
             json!(["x"]),
-            json!("y".repeat(200)),
+            json!("y".repeat(300)),
+            json!(format!("/{}", "d".repeat(200))),
         ];
         let keys = item_keys(&items, &vec![None; items.len()]);
         assert_eq!(keys[..3], ["a", "a #2", "[\"x\"]"]);
         assert_eq!(keys[3].len(), 12);
+        assert_eq!(keys[4].len(), 201, "a path stays readable");
     }
 }

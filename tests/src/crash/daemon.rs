@@ -66,7 +66,7 @@ pub fn daemon_restart(scale: Scale, signal: &'static str, moment: Moment) -> Cas
                 })?;
                 daemon.again()?;
                 finish_and_judge(migration, reference)?;
-                Ok(format!("first end {:?}", ended.code))
+                Ok(format!("first end {:?}", ended.code).into())
             })
         }),
     }

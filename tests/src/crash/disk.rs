@@ -8,7 +8,7 @@ use std::process::Command;
 use super::faults::finish_and_judge;
 use super::leg::on_a_site;
 use super::reference::Reference;
-use super::report::Case;
+use super::report::{Case, Seen};
 use super::strike::{self, Moment};
 use crate::agent::is_about;
 use crate::error::{LabError, io_error};
@@ -80,7 +80,7 @@ fn fill_and_judge(
     full: Full,
     point: &'static str,
     free: u64,
-) -> Result<String, LabError> {
+) -> Result<Seen, LabError> {
     let dir = dir_of(&migration.site, full);
     let (run, ballast) =
         strike::strike(migration, Moment::At(point), |_| Ballast::fill(&dir, free))?;
@@ -113,7 +113,7 @@ fn fill_and_judge(
     must(tells || ended.code == Some(0), || {
         format!("it does not say that the disk was full: {said}")
     })?;
-    Ok(format!("first end {:?}", ended.code))
+    Ok(format!("first end {:?}", ended.code).into())
 }
 
 fn dir_of(site: &Site, full: Full) -> PathBuf {

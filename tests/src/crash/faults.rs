@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::leg::{Fire, Leg, Watched, on_a_site};
 use super::reference::Reference;
-use super::report::Case;
+use super::report::{Case, Seen};
 use super::strike::{self, Moment};
 use crate::error::LabError;
 use crate::migration::{Migration, Running, must};
@@ -112,7 +112,7 @@ fn strike_and_judge(
     blow: Blow,
     moment: Moment,
     service: &str,
-) -> Result<String, LabError> {
+) -> Result<Seen, LabError> {
     let (run, dealt) =
         strike::strike(migration, moment, |run| deal(migration, blow, service, run))?;
     if blow == Blow::Pause {
@@ -142,7 +142,7 @@ fn strike_and_judge(
     )?;
     migration.must_leave_no_container()?;
     finish_and_judge(migration, reference)?;
-    Ok(format!("{dealt}; first end {:?}", ended.code))
+    Ok(format!("{dealt}; first end {:?}", ended.code).into())
 }
 
 /// Runs to the end once what was disturbed is as it should be.

@@ -1,7 +1,9 @@
 //! One start of the agent on a migration: shot at, or to its end, with a look at the schema history on
 //! the way.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -23,8 +25,8 @@ const LOOK: Duration = Duration::from_millis(3);
 pub enum Fire {
     /// A failure point of the agent: `kill:before:17`.
     Point(String),
-    /// SIGKILL from outside, so long after the start. The agent may be faster.
-    After(Duration),
+    /// SIGKILL from outside, so long after that many tasks were finished. The agent may be faster.
+    After(usize, Duration),
     /// Nothing.
     None,
 }
@@ -41,6 +43,8 @@ pub struct Watched {
 pub struct Leg {
     /// Exit code and what was printed.
     pub ended: Ended,
+    /// How many tasks were finished, all runs counted, and when since the start that was first seen.
+    pub pace: Vec<(usize, Duration)>,
     /// How long it took.
     pub took: Duration,
 }
@@ -61,11 +65,16 @@ impl Leg {
             _ => LOOK_AT.to_owned(),
         };
         command.env(POINTS, points);
+        let mut progress = Progress::default();
+        progress.look(&migration.agent.journal_path(), Duration::ZERO);
         let since = Instant::now();
         let mut run = Running::start(&mut command)?;
         while !run.has_ended()? {
-            if let Fire::After(time) = fire
-                && since.elapsed() >= *time
+            progress.look(&migration.agent.journal_path(), since.elapsed());
+            if let Fire::After(finished, time) = fire
+                && progress
+                    .reached(*finished)
+                    .is_some_and(|then| since.elapsed() >= then + *time)
             {
                 run.send_kill()?;
                 break;
@@ -87,6 +96,7 @@ impl Leg {
         }
         Ok(Self {
             ended: run.end()?,
+            pace: progress.pace,
             took: since.elapsed(),
         })
     }
@@ -96,6 +106,44 @@ impl Leg {
     pub fn was_killed(&self) -> bool {
         self.ended.code.is_none()
     }
+}
+
+/// Watches a journal grow.
+#[derive(Debug, Default)]
+struct Progress {
+    length: u64,
+    pace: Vec<(usize, Duration)>,
+}
+
+impl Progress {
+    fn look(&mut self, journal: &Path, now: Duration) {
+        let length = fs::metadata(journal).map_or(0, |meta| meta.len());
+        if length == self.length && !self.pace.is_empty() {
+            return;
+        }
+        self.length = length;
+        let finished = finished_tasks(journal);
+        if self.pace.last().is_none_or(|(most, _)| finished > *most) {
+            self.pace.push((finished, now));
+        }
+    }
+
+    /// When that many tasks were first seen to be finished.
+    fn reached(&self, finished: usize) -> Option<Duration> {
+        let reached = self.pace.iter().find(|(count, _)| *count >= finished);
+        reached.map(|(_, when)| *when)
+    }
+}
+
+/// Number of tasks that a journal holds a finish of. As text: it is looked at every few milliseconds.
+pub(super) fn finished_tasks(journal: &Path) -> usize {
+    let text = fs::read_to_string(journal).unwrap_or_default();
+    let tasks: BTreeSet<&str> = text
+        .lines()
+        .filter(|line| line.contains("\"event\":\"task_finished\""))
+        .filter_map(|line| line.split("\"task\":\"").nth(1)?.split("\",\"").next())
+        .collect();
+    tasks.len()
 }
 
 /// Works on a migration. Where its end is wrong, its site stays until `lab clean`, to be looked at.

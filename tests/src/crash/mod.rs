@@ -24,5 +24,5 @@ pub use power::power_losses;
 pub use random::random_kills;
 pub use records::{PHASES, kills_at_records, point_count};
 pub use reference::Reference;
-pub use report::{Case, Table, Verdict, run_all};
+pub use report::{Case, Seen, Table, Verdict, run_all};
 pub use strike::Moment;

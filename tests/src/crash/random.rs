@@ -1,10 +1,8 @@
 //! Kills at random moments, from outside, one to four in a row.
 
-use std::time::Duration;
-
-use super::leg::{Fire, Leg, Watched, on_a_site};
+use super::leg::{Fire, Leg, Watched, finished_tasks, on_a_site};
 use super::reference::Reference;
-use super::report::Case;
+use super::report::{Case, Seen};
 use crate::error::LabError;
 use crate::migration::{Migration, must};
 use crate::site::Scale;
@@ -53,44 +51,54 @@ pub fn random_kills(scale: Scale, seed: u64, from: u64, to: u64) -> Vec<Case> {
         .collect()
 }
 
-fn kill_at_random(scale: Scale, seed: u64, case: u64) -> Result<String, LabError> {
+fn kill_at_random(scale: Scale, seed: u64, case: u64) -> Result<Seen, LabError> {
     let reference = Reference::of(scale)?;
     let mut random = Random::new(seed, case);
-    // Parts of a thousand of an undisturbed migration's time.
-    let typical = u64::try_from(reference.took.as_micros()).unwrap_or(u64::MAX) / 1000;
+    // Parts of a thousand of what is left of a migration when the agent is started.
     let moments: Vec<u64> = (0..=random.below(MOST_IN_A_ROW))
         .map(|_| random.below(1000))
         .collect();
     on_a_site(Migration::begin(scale)?, |migration| {
-        kill_and_judge(migration, reference, typical, &moments)
+        kill_and_judge(migration, reference, &moments)
     })
 }
 
 fn kill_and_judge(
     migration: &Migration,
     reference: &Reference,
-    typical: u64,
     moments: &[u64],
-) -> Result<String, LabError> {
+) -> Result<Seen, LabError> {
     let mut watched = Watched::default();
-    let mut seen = Vec::new();
-    let mut done = false;
+    let (mut said, mut kills, mut ended) = (Vec::new(), 0, false);
     for moment in moments {
-        let time = Duration::from_micros(typical * moment);
-        let leg = Leg::run(migration, &Fire::After(time), &mut watched)?;
+        let fire = moment_of(migration, reference, *moment);
+        let leg = Leg::run(migration, &fire, &mut watched)?;
         if leg.was_killed() {
-            seen.push(format!("{moment}‰ at {}", migration.agent.journal().len()));
+            kills += 1;
+            said.push(format!("{moment}‰ at {}", migration.agent.journal().len()));
         } else {
             leg.ended.must_have(0)?;
-            seen.push(format!("{moment}‰ too late"));
-            done = true;
+            said.push(format!("{moment}‰ too late"));
+            ended = true;
         }
     }
     let leg = Leg::run(migration, &Fire::None, &mut watched)?;
     leg.ended.must_have(0)?;
-    must(done || !watched.histories.is_empty(), || {
+    must(ended || !watched.histories.is_empty(), || {
         "nobody saw the schema history".into()
     })?;
     reference.must_be_reached_by(migration, &watched, true)?;
-    Ok(seen.join(", "))
+    let said = said.join(", ");
+    Ok(Seen { said, kills })
+}
+
+/// The moment at which this part of a thousand of the work that is left would be done, told by the number
+/// of tasks that are finished by then: on a busy machine a time alone would mean an earlier task.
+fn moment_of(migration: &Migration, reference: &Reference, moment: u64) -> Fire {
+    let done = finished_tasks(&migration.agent.journal_path());
+    let now = reference.when_finished(done);
+    let left = reference.took.saturating_sub(now);
+    let then = now + left.mul_f64(moment as f64 / 1000.0);
+    let (finished, since) = reference.finished_by(then);
+    Fire::After(finished.max(done), then.saturating_sub(since.max(now)))
 }

@@ -2,7 +2,7 @@
 
 use super::leg::{Fire, Leg, Watched, on_a_site};
 use super::reference::Reference;
-use super::report::Case;
+use super::report::{Case, Seen};
 use crate::error::LabError;
 use crate::migration::{Migration, must};
 use crate::site::Scale;
@@ -39,7 +39,7 @@ pub fn kills_at_records(scale: Scale, records: &[u64], phases: &[&'static str]) 
     cases
 }
 
-fn kill_at(scale: Scale, record: u64, phase: &str) -> Result<String, LabError> {
+fn kill_at(scale: Scale, record: u64, phase: &str) -> Result<Seen, LabError> {
     let reference = Reference::of(scale)?;
     on_a_site(Migration::begin(scale)?, |migration| {
         kill_and_judge(migration, reference, record, phase)
@@ -51,7 +51,7 @@ fn kill_and_judge(
     reference: &Reference,
     record: u64,
     phase: &str,
-) -> Result<String, LabError> {
+) -> Result<Seen, LabError> {
     let mut watched = Watched::default();
     let fire = Fire::Point(format!("kill:{phase}:{record}"));
     let leg = Leg::run(migration, &fire, &mut watched)?;
@@ -84,5 +84,5 @@ fn kill_and_judge(
         "nobody saw the schema history".into()
     })?;
     reference.must_be_reached_by(migration, &watched, true)?;
-    Ok(at)
+    Ok(Seen { said: at, kills: 1 })
 }

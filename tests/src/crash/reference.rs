@@ -16,6 +16,8 @@ pub struct Reference {
     pub records: u64,
     /// How long it took.
     pub took: Duration,
+    /// Numbers of finished tasks, and when since the start they were reached.
+    pace: Vec<(usize, Duration)>,
     /// How its tasks ended.
     pub tasks: Tasks,
     /// The rows of the schema history.
@@ -46,11 +48,24 @@ impl Reference {
         let reference = Self {
             records: records.len() as u64,
             took: leg.took,
+            pace: leg.pace,
             tasks: Tasks::of(&records, &migration.site.root)?,
             history,
         };
         reference.must_be_reached_by(&migration, &Watched::default(), true)?;
         Ok(known.get_or_init(|| reference))
+    }
+
+    /// When that many tasks were finished.
+    pub(super) fn when_finished(&self, count: usize) -> Duration {
+        let reached = self.pace.iter().find(|(finished, _)| *finished >= count);
+        reached.map_or(self.took, |(_, when)| *when)
+    }
+
+    /// How many tasks were finished by this time, and since when.
+    pub(super) fn finished_by(&self, time: Duration) -> (usize, Duration) {
+        let before = self.pace.iter().rev().find(|(_, when)| *when <= time);
+        before.copied().unwrap_or_default()
     }
 
     /// Fails unless a migration came to the same end as this one. `no_failure`: no task may have failed

@@ -9,6 +9,21 @@ use std::time::Instant;
 
 use crate::error::LabError;
 
+/// What a case saw on its way to the right end.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// In words.
+    pub said: String,
+    /// SIGKILLs that met the agent.
+    pub kills: usize,
+}
+
+impl From<String> for Seen {
+    fn from(said: String) -> Self {
+        Self { said, kills: 0 }
+    }
+}
+
 /// Something that is tried once.
 pub struct Case {
     /// What it is one of.
@@ -18,7 +33,7 @@ pub struct Case {
     /// Arguments of `crash` that try it again.
     pub replay: String,
     /// Tries it; says what was seen, or what is wrong.
-    pub work: Box<dyn FnOnce() -> Result<String, LabError> + Send>,
+    pub work: Box<dyn FnOnce() -> Result<Seen, LabError> + Send>,
 }
 
 /// How a case ended.
@@ -30,6 +45,8 @@ pub struct Verdict {
     pub name: String,
     /// Arguments that try it again.
     pub replay: String,
+    /// SIGKILLs that met the agent, where the end is right.
+    pub kills: usize,
     /// What is wrong with its end.
     pub wrong: Option<String>,
     /// Wall time in seconds.
@@ -54,10 +71,10 @@ pub fn run_all(cases: Vec<Case>, jobs: usize, until: Option<Instant>) -> Vec<Ver
                     let mut ended = lock(&ended);
                     let count = ended.len() + 1;
                     let head = format!("[{count}/{total}] {}: {}", case.kind, case.name);
-                    let wrong = match outcome {
+                    let outcome = match outcome {
                         Ok(seen) => {
-                            println!("{head}: right ({seen}; {seconds:.1} s)");
-                            None
+                            println!("{head}: right ({}; {seconds:.1} s)", seen.said);
+                            Ok(seen.kills)
                         }
                         Err(error) => {
                             let text = whole_message(&error);
@@ -65,14 +82,15 @@ pub fn run_all(cases: Vec<Case>, jobs: usize, until: Option<Instant>) -> Vec<Ver
                                 "{head}: WRONG ({seconds:.1} s)\n  {text}\n  again: {}",
                                 case.replay
                             );
-                            Some(text)
+                            Err(text)
                         }
                     };
                     ended.push(Verdict {
                         kind: case.kind,
                         name: case.name,
                         replay: case.replay,
-                        wrong,
+                        kills: outcome.as_ref().copied().unwrap_or_default(),
+                        wrong: outcome.err(),
                         seconds,
                     });
                 }
@@ -100,9 +118,18 @@ fn whole_message(error: &LabError) -> String {
     text
 }
 
-/// Cases, wrong ends and seconds by kind.
+/// The sums of one kind of cases.
 #[derive(Debug, Clone, Default)]
-pub struct Table(BTreeMap<&'static str, (usize, usize, f64)>);
+struct Row {
+    cases: usize,
+    kills: usize,
+    wrong: usize,
+    seconds: f64,
+}
+
+/// Cases, kills, wrong ends and seconds by kind.
+#[derive(Debug, Clone, Default)]
+pub struct Table(BTreeMap<&'static str, Row>);
 
 impl Table {
     /// Sums verdicts up.
@@ -111,9 +138,10 @@ impl Table {
         let mut table = Self::default();
         for verdict in verdicts {
             let row = table.0.entry(verdict.kind).or_default();
-            row.0 += 1;
-            row.1 += usize::from(verdict.wrong.is_some());
-            row.2 += verdict.seconds;
+            row.cases += 1;
+            row.kills += verdict.kills;
+            row.wrong += usize::from(verdict.wrong.is_some());
+            row.seconds += verdict.seconds;
         }
         table
     }
@@ -121,7 +149,7 @@ impl Table {
     /// Number of wrong ends.
     #[must_use]
     pub fn wrong(&self) -> usize {
-        self.0.values().map(|row| row.1).sum()
+        self.0.values().map(|row| row.wrong).sum()
     }
 }
 
@@ -129,14 +157,20 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| kind | cases | wrong ends | seconds, all cases | seconds a case |"
+            "| kind | cases | SIGKILLs to the agent | wrong ends | seconds, all cases | seconds a case |"
         )?;
-        writeln!(f, "|---|--:|--:|--:|--:|")?;
-        for (kind, (cases, wrong, seconds)) in &self.0 {
+        writeln!(f, "|---|--:|--:|--:|--:|--:|")?;
+        for (kind, row) in &self.0 {
+            let Row {
+                cases,
+                kills,
+                wrong,
+                seconds,
+            } = row;
             let each = seconds / (*cases).max(1) as f64;
             writeln!(
                 f,
-                "| {kind} | {cases} | {wrong} | {seconds:.0} | {each:.1} |"
+                "| {kind} | {cases} | {kills} | {wrong} | {seconds:.0} | {each:.1} |"
             )?;
         }
         Ok(())

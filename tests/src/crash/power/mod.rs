@@ -8,7 +8,7 @@ mod trace;
 use std::path::Path;
 
 use super::journal::Tasks;
-use super::report::Case;
+use super::report::{Case, Seen};
 use crate::error::LabError;
 use crate::migration::must;
 use model::{Model, Tree};
@@ -25,7 +25,7 @@ pub fn power_losses(seed: u64, most: Option<usize>) -> Vec<Case> {
         kind: "power loss",
         name: format!("every state of the disk, seed {seed}"),
         replay: format!("--power-loss --seed {seed}"),
-        work: Box::new(move || lose_power(seed, most)),
+        work: Box::new(move || lose_power(seed, most).map(Seen::from)),
     }]
 }
 
