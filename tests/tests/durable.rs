@@ -158,6 +158,11 @@ fn a_copied_state_is_refused_until_somebody_says_that_it_goes_on() -> Outcome {
     let resolve = scene.agent(&["resolve"], &["second", "--redo", "--reason", "x"])?;
     resolve.must_have(5)?;
     resolve.must_say(&["state::copied"])?;
+    for look in [&["plan"][..], &["run", "--check"]] {
+        let looked = scene.agent(look, &[])?;
+        looked.must_have(0)?;
+        looked.must_say(&["warning:", "a run would stop", "state adopt"])?;
+    }
 
     scene
         .agent(

@@ -11,6 +11,7 @@ use lab::agent::{self, is_about};
 use lab::images::docker;
 use lab::migration::{Ended, Migration, Running};
 use lab::site::Scale;
+use lab::workplace::Mount;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -291,6 +292,49 @@ fn replaced_and_removed_files_come_back_and_a_purge_waits_for_a_verified_pass() 
     refused.must_have(6)?;
     refused.must_say(&["Own / removed", "Own / replaced", "Nothing was undone."])?;
     assert!(own.path("added").exists());
+    Ok(())
+}
+
+#[test]
+fn what_is_replaced_on_another_filesystem_waits_there_and_comes_back() -> Outcome {
+    let own = Own::new(
+        "    - {id: replaced, copy: {content: new, dest: ../elsewhere/file}}\n    \
+         - {id: removed, file: {path: ../elsewhere/tree, state: absent}}\n",
+    )?;
+    let elsewhere = own.path("elsewhere");
+    fs::create_dir(&elsewhere)?;
+    let _mount = Mount::tmpfs(&elsewhere, "8m")?;
+    fs::write(elsewhere.join("file"), "old")?;
+    fs::create_dir(elsewhere.join("tree"))?;
+    fs::write(elsewhere.join("tree/f"), "x")?;
+    let was = (
+        inode(&elsewhere.join("file"))?,
+        inode(&elsewhere.join("tree"))?,
+    );
+    own.agent(&["run"])?.must_have(0)?;
+    assert_eq!(fs::read(elsewhere.join("file"))?, b"new");
+    assert!(!elsewhere.join("tree").exists());
+    assert!(
+        !own.path("state/own/quarantine").exists(),
+        "nothing was copied between filesystems"
+    );
+
+    own.agent(&["rollback"])?.must_have(0)?;
+    let now = (
+        inode(&elsewhere.join("file"))?,
+        inode(&elsewhere.join("tree"))?,
+    );
+    assert_eq!(now, was, "the very same ones came back");
+    assert_eq!(fs::read(elsewhere.join("file"))?, b"old");
+
+    own.agent(&["run"])?.must_have(0)?;
+    own.agent(&["purge", "--yes"])?.must_have(0)?;
+    let mut left: Vec<_> = fs::read_dir(&elsewhere)?
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["file"], "a purge finds what waited beside its place");
     Ok(())
 }
 

@@ -24,7 +24,11 @@ pub(super) fn nobody() -> Terminal {
 pub(super) fn plan(global: &Global, args: &PlaybookArgs) -> Done {
     let cancel = CancellationToken::new();
     let engine = locate::engine(global, args, nobody(), cancel, locate::More::default())?;
-    let history = History::of(&engine.journal()?.records);
+    let contents = engine.journal()?;
+    if let Some(why) = engine.would_refuse(&contents) {
+        eprintln!("warning: {why}");
+    }
+    let history = History::of(&contents.records);
     let plan = engine.plan(&history)?;
     match global.output {
         Output::Text => print!("{}", text(&plan, screen::stdout_style())),

@@ -7,7 +7,7 @@ use super::unit::{Look, Place, Ready};
 use crate::modules::Advice;
 use crate::playbook::model::{Block, Item, Play, Task};
 use crate::source::closest;
-use crate::state::{Answer, Body, Fingerprint, History, Journal, Lock, TaskHistory, seat};
+use crate::state::{Answer, Body, Fingerprint, History, Journal, Lock, TaskHistory};
 
 /// An answer that was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Engine {
         let _lock = Lock::take(&dir.lock(), &holder)?;
         let contents = self.journal()?;
         let operator = &self.options.operator;
-        seat::refuse_copy(&dir.journal(), &contents, operator.machine.as_deref())?;
+        self.refuse_copy(&contents)?;
         let history = History::of(&contents.records);
         let identity = self.known(&history, task)?;
         let (fingerprint, advice) = self.stands_on(&identity, &history).unzip();

@@ -240,8 +240,7 @@ impl Engine {
         );
         let folder = Lock::take(&self.state.lock(), &holder)?;
         let contents = self.journal()?;
-        let machine = self.options.operator.machine.as_deref();
-        seat::refuse_copy(&self.state.journal(), &contents, machine)?;
+        self.refuse_copy(&contents)?;
         let on_host = contents.state_id().map(HostLock::take).transpose()?;
         Ok(Held {
             run,
@@ -251,6 +250,28 @@ impl Engine {
                 on_host,
             },
         })
+    }
+
+    /// Refuses a journal that is a copy of the one that its last run wrote to. A run does so by itself; who
+    /// only looks may want to know.
+    ///
+    /// # Errors
+    /// [`StateError::Copied`], or `Io` where the journal cannot be inspected.
+    pub fn refuse_copy(&self, contents: &Contents) -> Result<(), StateError> {
+        let machine = self.options.operator.machine.as_deref();
+        seat::refuse_copy(&self.state.journal(), contents, machine)
+    }
+
+    /// Why a run would not begin on this journal, and what to do about it, for those who only look.
+    #[must_use]
+    pub fn would_refuse(&self, contents: &Contents) -> Option<String> {
+        // Nothing was run yet: there is no file that could be a copy.
+        if contents.records.is_empty() {
+            return None;
+        }
+        let error = self.refuse_copy(contents).err()?;
+        let help = error.help().unwrap_or_default();
+        Some(format!("a run would stop: {error}; {help}"))
     }
 
     /// Journals that a run begins; `command` is what was asked for where it is not `run`, `redo` the tasks
@@ -329,7 +350,8 @@ impl Engine {
     }
 
     async fn predict(&self, events: &EventSink) -> Result<RunEnd, RunError> {
-        let mut history = History::of(&self.journal()?.records);
+        let contents = self.journal()?;
+        let mut history = History::of(&contents.records);
         let (redo, plan) = self.plan_with_redo(&history)?;
         for task in &redo {
             self.redo_in(&mut history, task);
@@ -337,6 +359,9 @@ impl Engine {
         let started = Instant::now();
         let run = run_id();
         events(self.run_started_event(&run, self.tasks_total()));
+        if let Some(message) = self.would_refuse(&contents) {
+            events(Event::Warning { message });
+        }
         let effort = Effort::of(&plan);
         let mut session = Session::new(
             self,
