@@ -4,7 +4,7 @@
 //! ` / `; an ordinal (`#2`) where the same text comes again; the loop item's key in brackets. Templates
 //! in names are left as they are written, so an identity does not depend on variables.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -15,6 +15,7 @@ use crate::state::fingerprint::sha256_hex;
 #[derive(Debug)]
 pub struct Identities {
     by_task: HashMap<usize, String>,
+    names: HashSet<String>,
     total: usize,
 }
 
@@ -31,6 +32,7 @@ impl Identities {
         }
         Self {
             total: walk.by_task.len(),
+            names: walk.by_task.values().cloned().collect(),
             by_task: walk.by_task,
         }
     }
@@ -43,7 +45,7 @@ impl Identities {
 
     /// Every identity, without loop items.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_task.values().map(String::as_str)
+        self.names.iter().map(String::as_str)
     }
 
     /// Number of tasks, loops counted once, handlers included.
@@ -55,12 +57,11 @@ impl Identities {
     /// Tells whether an identity (with or without loop item) belongs to this playbook.
     #[must_use]
     pub fn knows(&self, identity: &str) -> bool {
-        self.by_task.values().any(|known| {
-            identity == known
-                || identity
-                    .strip_prefix(known.as_str())
-                    .is_some_and(|rest| rest.starts_with(" ["))
-        })
+        // A name may hold what looks like the beginning of an item.
+        let mut without_item = identity
+            .match_indices(" [")
+            .map(|(end, _)| &identity[..end]);
+        self.names.contains(identity) || without_item.any(|name| self.names.contains(name))
     }
 }
 

@@ -7,21 +7,28 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
+use super::decide::Orphan;
 use super::effort::Effort;
 use super::frame::Frame;
+use super::plan::orphans;
 use super::run::{Engine, RunEnd, Stop};
 use super::services::Running;
 use super::task_log::EventSink;
 use crate::event::{Event, Stats, Status, millis};
 use crate::playbook::model::{Block, Item, Play};
 use crate::playbook::template::Scope;
-use crate::state::{Body, Fingerprint, History, How, Journal, Outcome, StateError, TaskStatus};
+use crate::state::{
+    Body, Fingerprint, History, How, Journal, Outcome, StateError, TaskHistory, TaskStatus,
+};
 
 /// What a run carries along.
 pub(super) struct Session<'p> {
     pub engine: &'p Engine,
     pub events: EventSink,
     pub history: History,
+    /// Finished tasks that the playbook does not have: what this run finishes is in the playbook, so they
+    /// are looked for once.
+    orphans: Vec<String>,
     /// `None` in check mode.
     pub journal: Option<Journal>,
     pub run: String,
@@ -66,10 +73,15 @@ impl<'p> Session<'p> {
         state_id: String,
         effort: Effort,
     ) -> Self {
+        let orphans = orphans(engine, &history)
+            .into_iter()
+            .map(|orphan| orphan.identity.to_owned())
+            .collect();
         Self {
             engine,
             events,
             history,
+            orphans,
             journal,
             run,
             state_id,
@@ -81,6 +93,18 @@ impl<'p> Session<'p> {
             effort,
             unknown: false,
         }
+    }
+
+    /// Finished tasks that the playbook does not have and that no task of this run has adopted.
+    pub(super) fn orphans(&self) -> Vec<Orphan<'_>> {
+        let finished = |identity: &'_ String| match self.history.task(identity)? {
+            TaskHistory::Finished(finished) => Some(finished),
+            _ => None,
+        };
+        self.orphans
+            .iter()
+            .filter_map(|identity| finished(identity).map(|finished| Orphan { identity, finished }))
+            .collect()
     }
 
     /// Appends to the journal; in check mode does nothing.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::decide::{Decision, Orphan};
 use super::failure::Failure;
 use super::frame::Frame;
-use super::plan::{PlanAction, PlanEntry, keyed, orphans};
+use super::plan::{PlanAction, PlanEntry, keyed};
 use super::run::{Engine, Stop};
 use super::session::{Failed, Flow, Session};
 use super::unit::{Item, Look, Place, Ready, text_of_value};
@@ -104,7 +104,7 @@ impl<'p> Session<'p> {
     async fn unit(&mut self, place: &Place<'p>, scope: &Scope) -> Result<UnitEnd, Stop> {
         let engine = self.engine;
         let orphans: Vec<Orphan<'_>> = match self.history.task(&place.identity) {
-            None => orphans(engine, &self.history),
+            None => self.orphans(),
             Some(_) => Vec::new(),
         };
         let ready = match engine.look(place, scope, &self.history, &orphans) {
