@@ -17,7 +17,7 @@ const GAP: f64 = 1.5;
 const OWN_ROW: f64 = 0.015;
 /// Narrower than this a bar cannot be seen.
 const MIN_WIDTH: f64 = 0.35;
-/// Pixels from row to row.
+/// Pixels from row to row; the page's style sheet has the same number, and the next.
 const ROW: usize = 34;
 /// Pixels above the first row.
 const TOP: usize = 28;
@@ -41,7 +41,6 @@ struct Band {
 
 #[derive(Serialize)]
 struct Row {
-    text_y: usize,
     bar_y: usize,
     label: String,
     took: String,
@@ -198,7 +197,6 @@ pub(super) fn collect(
             .into_iter()
             .enumerate()
             .map(|(index, (label, took, bars))| Row {
-                text_y: TOP + index * ROW + 12,
                 bar_y: TOP + index * ROW + 17,
                 label,
                 took: units::duration(took),
