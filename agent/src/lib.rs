@@ -6,9 +6,11 @@
 pub mod cli;
 pub mod engine;
 pub mod event;
+pub mod inventory;
 pub mod modules;
 pub mod playbook;
 pub mod redact;
+pub mod remote;
 pub mod report;
 pub mod source;
 pub mod state;

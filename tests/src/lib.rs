@@ -15,6 +15,7 @@ pub mod evidence;
 pub mod fixture;
 pub mod golden;
 pub mod hash;
+pub mod hosts;
 pub mod images;
 pub mod migration;
 pub mod scene;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::on_host::OnHostArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Runs a Kaapana migration from a YAML playbook, each task once, with a journal that proves it.
@@ -40,6 +41,13 @@ pub(super) enum Output {
 pub(super) enum Command {
     /// Run a playbook; what the journal proves done is passed over
     Run(RunArgs),
+    /// Follow the newest run of a playbook on other hosts, from its beginning
+    Attach(FleetArgs),
+    /// End the run of a playbook on other hosts cleanly
+    Stop(FleetArgs),
+    /// What a controller starts on a host
+    #[command(hide = true)]
+    OnHost(OnHostArgs),
     /// Show what a run would do with each task and why, without doing anything
     Plan(PlaybookArgs),
     /// Show where each task stands, and what a later run would do
@@ -102,6 +110,40 @@ pub(super) struct RunArgs {
     /// Why; kept in the journal
     #[arg(long, value_name = "TEXT", requires = "redo")]
     pub reason: Option<String>,
+    #[command(flatten)]
+    pub hosts: HostsArgs,
+}
+
+/// Other hosts, and how they are reached.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Other hosts")]
+pub(super) struct HostsArgs {
+    /// Inventory: a file (YAML or INI), a folder of them, or hosts with a comma: `a,b,`; may be given often
+    #[arg(short, long = "inventory", value_name = "INVENTORY")]
+    pub inventory: Vec<String>,
+    /// Only these hosts: a pattern, as `hosts` takes it
+    #[arg(short, long, value_name = "PATTERN", requires = "inventory")]
+    pub limit: Option<String>,
+    /// Hosts side by side
+    #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    pub forks: u16,
+    /// Be root there, by sudo
+    #[arg(short, long = "become", requires = "inventory")]
+    pub r#become: bool,
+    /// Ask for sudo's password, once for all hosts
+    #[arg(short = 'K', long, requires = "inventory")]
+    pub ask_become_pass: bool,
+    /// The agent to put there [default: this one]
+    #[arg(long, value_name = "FILE", requires = "inventory")]
+    pub agent_binary: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FleetArgs {
+    /// The playbook
+    pub playbook: PathBuf,
+    #[command(flatten)]
+    pub hosts: HostsArgs,
 }
 
 #[derive(Debug, Args)]
@@ -111,6 +153,8 @@ pub(super) struct StatusArgs {
     /// Variables for telling what a later run would do [default: those of the last run]
     #[arg(short = 'e', long = "extra-vars", value_name = "VARS")]
     pub extra_vars: Vec<String>,
+    #[command(flatten)]
+    pub hosts: HostsArgs,
 }
 
 #[derive(Debug, Args)]

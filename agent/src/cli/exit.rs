@@ -11,6 +11,8 @@ use crate::report::diagnostic;
 use crate::source::Problem;
 use crate::state::StateError;
 
+/// A host could not be reached, and nothing worse happened.
+pub const UNREACHABLE: u8 = 4;
 /// A task failed.
 pub const TASK_FAILED: u8 = 2;
 /// Playbook, arguments or state cannot be used; nothing ran.
@@ -62,6 +64,11 @@ impl Failure {
 
     /// Prints itself and returns the exit code.
     pub(super) fn report(&self, global: &Global) -> ExitCode {
+        ExitCode::from(self.reported(global))
+    }
+
+    /// As [`Failure::report`], with the code as a number.
+    pub(super) fn reported(&self, global: &Global) -> u8 {
         let style = screen::stderr_style();
         match (self, global.output) {
             (Self::Problems(problems), Output::Text) => {
@@ -102,7 +109,7 @@ impl Failure {
                 }
             }
         }
-        ExitCode::from(self.exit_code())
+        self.exit_code()
     }
 
     fn parts(&self) -> (&'static str, String, Option<String>) {

@@ -9,7 +9,7 @@ use super::args::{Global, PlaybookArgs};
 use super::confirm::Terminal;
 use super::exit::Failure;
 use super::extra_vars;
-use crate::engine::{Engine, Operator, RunOptions};
+use crate::engine::{Engine, Host, Operator, RunOptions};
 use crate::playbook::load::LoadOptions;
 use crate::playbook::validate::{Checked, KnownNames, check};
 use crate::state::{Lock, StateDir, StateError};
@@ -33,18 +33,36 @@ pub(super) fn state_dir(global: &Global, playbook: Option<&Path>) -> PathBuf {
 /// Loads and validates a playbook with its extra variables: everything that is wrong, at once.
 pub(super) fn playbook(args: &PlaybookArgs) -> Result<(Checked, Map<String, Value>), Failure> {
     let extra = extra_vars::read(&args.extra_vars)?;
+    let checked = playbook_with(args, &extra, &KnownNames::default())?;
+    Ok((checked, extra))
+}
+
+/// As [`playbook`], with extra variables that were read, and names that are defined elsewhere.
+pub(super) fn playbook_with(
+    args: &PlaybookArgs,
+    extra: &Map<String, Value>,
+    known: &KnownNames,
+) -> Result<Checked, Failure> {
     let options = LoadOptions {
         extra_vars: extra.clone(),
         ..LoadOptions::default()
     };
-    let checked =
-        check(&args.playbook, &options, &KnownNames::default()).map_err(Failure::Problems)?;
-    Ok((checked, extra))
+    check(&args.playbook, &options, known).map_err(Failure::Problems)
+}
+
+/// What a controller says about a run on this host.
+#[derive(Debug)]
+pub(super) struct Outside {
+    pub host: Host,
+    pub extra_vars: Map<String, Value>,
+    /// Who ordered it, and from where.
+    pub operator: String,
 }
 
 /// What only `run` is told.
 #[derive(Debug, Default)]
 pub(super) struct More {
+    pub outside: Option<Outside>,
     pub check: bool,
     pub redo: Vec<String>,
     pub redo_reason: String,
@@ -80,16 +98,40 @@ pub(super) fn engine(
     cancel: CancellationToken,
     more: More,
 ) -> Result<Engine, Failure> {
-    let (checked, extra_vars) = playbook(args)?;
+    let outside = more.outside.map_or_else(
+        || {
+            Ok(Outside {
+                host: Host::default(),
+                extra_vars: extra_vars::read(&args.extra_vars)?,
+                operator: String::new(),
+            })
+        },
+        Ok::<_, Failure>,
+    )?;
+    let known = KnownNames {
+        names: outside
+            .host
+            .vars
+            .iter()
+            .map(|(name, _, _)| name.clone())
+            .collect(),
+        ..KnownNames::default()
+    };
+    let checked = playbook_with(args, &outside.extra_vars, &known)?;
+    let mut operator = operator();
+    if !outside.operator.is_empty() {
+        operator.user = format!("{} (for {})", operator.user, outside.operator);
+    }
     let options = RunOptions {
-        extra_vars,
+        extra_vars: outside.extra_vars,
+        host: outside.host,
         check: more.check,
         invocation: invocation(global, args),
         redo: more.redo,
         redo_reason: more.redo_reason,
         tags: args.tags.clone(),
         skip_tags: args.skip_tags.clone(),
-        operator: operator(),
+        operator,
         confirm: std::sync::Arc::new(ask),
         cancel,
     };

@@ -1,11 +1,14 @@
 //! Commands: turn arguments and environment into calls of the library, and results into exit codes.
 
+mod ansible_module;
 mod args;
 mod confirm;
 mod exit;
 mod extra_vars;
+mod fleet;
 mod history;
 mod locate;
+mod on_host;
 mod plan;
 mod present;
 mod purge;
@@ -32,6 +35,9 @@ use crate::state::failure_point;
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(arguments) = ansible_module::called_by_ansible() {
+        return ansible_module::module(arguments);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -49,6 +55,9 @@ pub fn main() -> ExitCode {
     }
     let result = arm_test_points().and_then(|()| match &cli.command {
         Command::Run(args) => run::run(&cli.global, args),
+        Command::Attach(args) => fleet::attach(&cli.global, args),
+        Command::Stop(args) => fleet::stop(&cli.global, args),
+        Command::OnHost(args) => on_host::on_host(&cli.global, args),
         Command::Plan(args) => plan::plan(&cli.global, args),
         Command::Status(args) => status::status(&cli.global, args),
         Command::History(args) => history::history(&cli.global, args),

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Global, Output, PlaybookArgs, RunArgs};
 use super::confirm::Terminal;
 use super::exit::{self, Failure};
-use super::{Done, locate, screen};
+use super::{Done, fleet, locate, screen};
 use crate::engine::{Engine, RunEnd};
 use crate::event::Event;
 use crate::report::json::JsonLines;
@@ -21,7 +21,20 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
     if args.syntax_check {
         return syntax_check(args);
     }
+    if !args.hosts.inventory.is_empty() {
+        return fleet::run(global, args);
+    }
+    here(global, args, None).map(ExitCode::from)
+}
+
+/// Runs a playbook on this host; returns the exit code.
+pub(super) fn here(
+    global: &Global,
+    args: &RunArgs,
+    outside: Option<locate::Outside>,
+) -> Result<u8, Failure> {
     let more = locate::More {
+        outside,
         check: args.check,
         redo: args.redo.clone(),
         redo_reason: args
@@ -67,7 +80,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
             }
         }
     }
-    Ok(ExitCode::from(exit::of_run(&end)))
+    Ok(exit::of_run(&end))
 }
 
 /// What a command that works on a playbook stands on.
@@ -93,6 +106,10 @@ pub(super) fn stage(
         cancel: cancel.clone(),
         screen: (global.output == Output::Text).then(|| Arc::clone(&shown)),
     };
+    let host = match &more.outside {
+        Some(outside) => outside.host.name.clone(),
+        None => operator.host.clone(),
+    };
     let engine = locate::engine(global, playbook, ask, cancel.clone(), more)?;
     let events: Arc<dyn Fn(Event) + Send + Sync> = match global.output {
         Output::Text => Arc::new(move |event| {
@@ -100,7 +117,7 @@ pub(super) fn stage(
             shown.event(&event);
         }),
         Output::Json => {
-            let lines = JsonLines::new(std::io::stdout(), &operator.host);
+            let lines = JsonLines::new(std::io::stdout(), &host);
             Arc::new(move |event| {
                 trace::event(&event);
                 lines.event(&event);

@@ -81,14 +81,22 @@ fn verify(global: &Global, args: &VerifyArgs) -> Done {
             }
             None => None,
         };
-        let outputs = if args.no_outputs {
+        // A copy of another host's state: what that host has is not to be looked for here.
+        let elsewhere = archive::is_unpacked(&dir);
+        let no_outputs = args.no_outputs || elsewhere;
+        let outputs = if no_outputs {
             Vec::new()
         } else {
             check_outputs(&History::of(&contents.records))
         };
         sound &= outputs.iter().all(|checked| checked.problem.is_none());
         match global.output {
-            Output::Text => tell(&name, &contents, noted.as_ref(), &outputs, args.no_outputs),
+            Output::Text => {
+                tell(&name, &contents, noted.as_ref(), &outputs, no_outputs);
+                if elsewhere {
+                    println!("  a copy: the files that it names are on the host it came from");
+                }
+            }
             Output::Json => println!(
                 "{}",
                 json!({

@@ -4,12 +4,15 @@ use std::process::ExitCode;
 
 use super::args::{Global, Output, StatusArgs};
 use super::present::{self, Present};
-use super::{Done, locate, screen};
+use super::{Done, fleet, locate, screen};
 use crate::report::status::{self, Next};
 use crate::state::journal::{read_for, read_outline_for};
 use crate::state::{History, StateDir};
 
 pub(super) fn status(global: &Global, args: &StatusArgs) -> Done {
+    if !args.hosts.inventory.is_empty() {
+        return fleet::status(global, args);
+    }
     for (name, root) in locate::states(global, args.playbook.as_deref())? {
         let dir = StateDir::new(&root, &name);
         // Without a playbook nothing is planned, and planning alone needs results.

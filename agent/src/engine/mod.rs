@@ -29,7 +29,7 @@ mod unit;
 
 pub use decide::{Decision, decide};
 pub use failure::describe;
-pub use options::{Operator, RunOptions};
+pub use options::{Host, Operator, RunOptions};
 pub use plan::{Plan, PlanAction, PlanEntry};
 pub use purge::{PurgeEnd, PurgePlan};
 pub use resolve::{Resolved, UnknownTask, find_task};

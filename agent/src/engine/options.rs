@@ -1,11 +1,13 @@
 //! What a run is told from outside.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::modules::context::Confirm;
+use crate::playbook::model::Vars;
 
 /// Who runs, and from where: written into the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,11 +31,45 @@ impl Operator {
     }
 }
 
+/// The host that a run is for, as an inventory describes it.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// `inventory_hostname`.
+    pub name: String,
+    /// How it is reached: `ansible_host`.
+    pub address: String,
+    /// `group_names`: the groups it belongs to, without `all`.
+    pub group_names: Vec<String>,
+    /// `groups`: every group's hosts.
+    pub groups: BTreeMap<String, Vec<String>>,
+    /// Variables of its groups and its own, above those of plays and their files, below those of blocks.
+    pub vars: Vars,
+    /// Which plays are for it, counted from 0; `None` without an inventory: then those for `localhost`
+    /// and `all`.
+    pub plays: Option<Vec<usize>>,
+}
+
+impl Default for Host {
+    /// This host, without an inventory.
+    fn default() -> Self {
+        Self {
+            name: "localhost".into(),
+            address: "localhost".into(),
+            group_names: Vec::new(),
+            groups: BTreeMap::new(),
+            vars: Vars::new(),
+            plays: None,
+        }
+    }
+}
+
 /// What a run is told from outside.
 #[derive(Clone)]
 pub struct RunOptions {
     /// `-e`.
     pub extra_vars: Map<String, Value>,
+    /// The host that it is for.
+    pub host: Host,
     /// `--check`: predict, change nothing, write no journal.
     pub check: bool,
     /// `--tags`; empty means all.

@@ -121,7 +121,17 @@ impl Engine {
     ///
     /// # Errors
     /// When a play names hosts that are not this one, or a secret's value cannot be rendered.
-    pub fn new(playbook: Playbook, state: &Path, options: RunOptions) -> Result<Self, RunError> {
+    pub fn new(
+        mut playbook: Playbook,
+        state: &Path,
+        options: RunOptions,
+    ) -> Result<Self, RunError> {
+        if let Some(plays) = &options.host.plays {
+            let mut number = 0..;
+            playbook
+                .plays
+                .retain(|_| number.next().is_some_and(|number| plays.contains(&number)));
+        }
         let name = playbook_name(&playbook.path);
         let base_dir = playbook
             .path
@@ -447,6 +457,9 @@ impl Engine {
     }
 
     fn hosts_elsewhere(&self) -> Vec<Problem> {
+        if self.options.host.plays.is_some() {
+            return Vec::new();
+        }
         let here = ["localhost", "127.0.0.1", "all"];
         self.playbook
             .plays
@@ -462,7 +475,10 @@ impl Engine {
                     format!("play `{}` is for other hosts than this one", play.name),
                     "runs here only with `localhost` or `all`",
                 )
-                .with_help("write `hosts: localhost` and run the agent on the host itself")
+                .with_help(
+                    "name the inventory that has these hosts (`-i`), or write `hosts: localhost` \
+                     and run the agent on the host itself",
+                )
             })
             .collect()
     }
@@ -501,7 +517,9 @@ impl Engine {
                 if let Some(value) = self.options.extra_vars.get(name) {
                     self.redactor.add(value);
                 }
-                let vars = play.vars_files.iter().chain([&play.vars]).flatten();
+                let inventory = &self.options.host.vars;
+                let files = play.vars_files.iter();
+                let vars = files.chain([&play.vars, inventory]).flatten();
                 for (_, _, node) in vars.filter(|(key, _, _)| key == name) {
                     self.redactor.add(&self.templates.render(node, &scope)?);
                 }

@@ -243,9 +243,13 @@ impl Engine {
     /// Variables that every play sees: those that are always there, and `-e`.
     pub(super) fn root_scope(&self) -> Scope {
         let mut scope = Scope::new();
+        let host = &self.options.host;
         let magic = json!({
-            "inventory_hostname": "localhost",
-            "ansible_host": "localhost",
+            "inventory_hostname": host.name,
+            "inventory_hostname_short": host.name.split('.').next(),
+            "ansible_host": host.address,
+            "group_names": host.group_names,
+            "groups": host.groups,
             "playbook_dir": self.base_dir,
             "ansible_check_mode": self.options.check,
         });
@@ -256,7 +260,7 @@ impl Engine {
         scope
     }
 
-    /// Variables of a play, above `root`: its own, then those of its files.
+    /// Variables of a play, above `root`: its own, then those of its files, then those of the inventory.
     pub(super) fn play_scope(&self, root: &Scope, play: &Play) -> Scope {
         let mut scope = root.child();
         scope.push_values(Map::from_iter([(
@@ -266,6 +270,7 @@ impl Engine {
         for vars in std::iter::once(&play.vars).chain(&play.vars_files) {
             scope.push_vars(vars);
         }
+        scope.push_vars(&self.options.host.vars);
         scope
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod diagnostic;
 pub mod facts;
+pub mod fleet;
 pub mod history;
 pub mod html;
 pub mod json;

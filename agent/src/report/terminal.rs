@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use super::fleet::figures;
 use super::style::{Ink, Style, View};
 use super::units;
 use crate::event::{Event, Stats, Status, Unit};
@@ -416,14 +417,14 @@ fn rate(done: u64, unit: Unit, since: Duration) -> String {
     format!(", {}/s", units::bytes(rate))
 }
 
-fn with_item(name: &str, item: Option<&str>) -> String {
+pub(super) fn with_item(name: &str, item: Option<&str>) -> String {
     match item {
         Some(item) => format!("{name} [{item}]"),
         None => name.to_owned(),
     }
 }
 
-fn task_line(
+pub(super) fn task_line(
     style: Style,
     status: Status,
     name: &str,
@@ -459,15 +460,9 @@ fn recap(style: Style, outcome: &str, stats: &Stats, took: &str) -> String {
         _ => ("FAILED", Ink::Bad),
     };
     format!(
-        "\n{} in {took}: ok={} changed={} done={} skipped={} failed={} rescued={} ignored={}",
+        "\n{} in {took}: {}",
         style.paint(ink, headline),
-        stats.ok,
-        stats.changed,
-        stats.done,
-        stats.skipped,
-        stats.failed,
-        stats.rescued,
-        stats.ignored
+        figures(stats)
     )
 }
 

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -173,6 +173,13 @@ fn write(
     })
 }
 
+/// Whether a playbook's state was unpacked from an archive: a copy of another host's, whose files are not
+/// here.
+#[must_use]
+pub fn is_unpacked(dir: &StateDir) -> bool {
+    dir.path().join(MANIFEST).is_file()
+}
+
 /// Verifies an archive: every member against `SHA256SUMS`, none more and none less, the journal's
 /// chain, and its head against the manifest.
 ///
@@ -228,6 +235,44 @@ pub fn verify(path: &Path) -> Result<Verified, StateError> {
         members: members.len(),
         sha256: sha256_of_file(path).map_err(StateError::io("read", path))?,
     })
+}
+
+/// Unpacks an archive that [`verify`] found sound into a new folder: the journal, the logs, what it says
+/// about itself.
+///
+/// # Errors
+/// A member's name leads out of the folder, or the system refuses.
+pub fn unpack(path: &Path, folder: &Path) -> Result<(), StateError> {
+    for (name, content) in members(path)? {
+        let below = Path::new(&name);
+        if !below
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+        {
+            return Err(StateError::Archive {
+                path: path.to_path_buf(),
+                what: format!("`{name}` leads out of it"),
+            });
+        }
+        let to = folder.join(below);
+        let parent = to.parent().unwrap_or(folder);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .map_err(StateError::io("create", parent))?;
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&to)
+            .and_then(|mut file| {
+                file.write_all(&content)?;
+                file.sync_all()
+            })
+            .map_err(StateError::io("write", &to))?;
+    }
+    Ok(())
 }
 
 /// Members by their name below the playbook's folder.

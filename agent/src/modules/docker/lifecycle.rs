@@ -279,6 +279,18 @@ pub fn ports(found: &ContainerInspectResponse) -> BTreeMap<String, SocketAddr> {
     map
 }
 
+/// Returns the container's own address in one of its networks, with this port: `5432/tcp`.
+#[must_use]
+pub fn own_address(found: &ContainerInspectResponse, port: &str) -> Option<SocketAddr> {
+    let number = port.split('/').next()?.parse().ok()?;
+    let networks = found.network_settings.as_ref()?.networks.as_ref()?;
+    let mut addresses = networks.values().filter_map(|network| {
+        let ip = network.ip_address.as_ref()?.parse().ok()?;
+        Some(SocketAddr::new(ip, number))
+    });
+    addresses.next()
+}
+
 /// Returns the last lines of a container's log.
 pub async fn log_tail(docker: &Docker, name: &str, lines: usize) -> Vec<String> {
     let options = LogsOptions {

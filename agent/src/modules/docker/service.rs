@@ -1,10 +1,15 @@
 //! Containers that a block needs while its steps run. The engine starts and stops them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
+use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::ListContainersOptions;
+
+use tokio::net::TcpStream;
 
 use super::arguments::MountPlan;
 use super::error::DockerError;
@@ -136,7 +141,7 @@ async fn bring_up(
         }
         let ports = lifecycle::ports(&found);
         if ports.len() >= wanted || Instant::now() >= deadline {
-            break ports;
+            break reachable(ports, &found).await;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
@@ -147,6 +152,24 @@ async fn bring_up(
         ports,
         env: container.env.clone(),
     })
+}
+
+/// Where the agent itself runs in a container beside the daemon's, the loopback address of a published
+/// port is not the daemon's: then the container's own address does, if there is one.
+async fn reachable(
+    ports: BTreeMap<String, SocketAddr>,
+    found: &ContainerInspectResponse,
+) -> BTreeMap<String, SocketAddr> {
+    let mut reachable = BTreeMap::new();
+    for (port, published) in ports {
+        let refused = published.ip().is_loopback()
+            && TcpStream::connect(published)
+                .await
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        let own = lifecycle::own_address(found, &port).filter(|_| refused);
+        reachable.insert(port, own.unwrap_or(published));
+    }
+    reachable
 }
 
 /// Makes way for the container: our own left-overs go, a foreign one is refused.

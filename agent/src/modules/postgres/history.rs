@@ -46,7 +46,7 @@ pub async fn ensure(client: &Client) -> Result<(), PostgresError> {
         .batch_execute(
             "CREATE SCHEMA IF NOT EXISTS kaapana_agent; \
              CREATE TABLE IF NOT EXISTS kaapana_agent.schema_history ( \
-               installed_rank serial PRIMARY KEY, \
+               installed_rank integer PRIMARY KEY, \
                script text NOT NULL UNIQUE, \
                sha256 text NOT NULL, \
                sha256_sql text NOT NULL, \
@@ -107,8 +107,12 @@ pub async fn record(client: &Client, script: &str, applied: &Applied) -> Result<
         .map_or(applied.attempt.as_str(), |(run, _)| run);
     client
         .execute(
+            // No sequence: under `wal_level=minimal` one that was made in the same transaction falls back
+            // when its server crashes (seen with PostgreSQL 13: its first values are not in the WAL).
             "INSERT INTO kaapana_agent.schema_history \
-             (script, sha256, sha256_sql, attempt, run, duration_ms) VALUES ($1, $2, $3, $4, $5, $6)",
+             (installed_rank, script, sha256, sha256_sql, attempt, run, duration_ms) \
+             SELECT coalesce(max(installed_rank), 0) + 1, $1, $2, $3, $4, $5, $6::bigint \
+             FROM kaapana_agent.schema_history",
             &[
                 &script,
                 &applied.sha256,

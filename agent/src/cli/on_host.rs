@@ -1,0 +1,291 @@
+//! `on-host`: what a controller starts on a host. Not for people: it speaks JSON lines, each with a key
+//! `on_host`, and those of the run's events.
+
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::args::{Global, Output, PlaybookArgs, RunArgs};
+use super::exit::Failure;
+use super::{Done, locate, run};
+use crate::engine;
+use crate::playbook::{self, model::NodeKind};
+use crate::remote::job::{Base, Job, until_hung_up};
+use crate::remote::{HostOrder, Order, RemoteError, unpack};
+use crate::report::status;
+use crate::source::SourceFile;
+use crate::state::journal::read_outline_for;
+use crate::state::{History, StateDir, archive};
+
+#[derive(Debug, Args)]
+pub(super) struct OnHostArgs {
+    /// The agent's folder on this host
+    #[arg(long)]
+    pub base: PathBuf,
+    #[command(subcommand)]
+    pub command: OnHost,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum OnHost {
+    /// Begin the run that the first line of standard input orders, unless it has begun; follow it
+    Start {
+        #[arg(long)]
+        name: String,
+        #[arg(long)]
+        job: String,
+        #[arg(long)]
+        from: u64,
+    },
+    /// Follow the newest run
+    Follow {
+        #[arg(long)]
+        name: String,
+        #[arg(long)]
+        from: u64,
+    },
+    /// Do a job's run
+    Work {
+        #[arg(long)]
+        job: PathBuf,
+    },
+    /// Unpack a bundle from standard input
+    Unpack {
+        #[arg(long)]
+        sha256: String,
+    },
+    /// End the newest run cleanly
+    Stop {
+        #[arg(long)]
+        name: String,
+    },
+    /// Write the state as an archive to standard output
+    Fetch {
+        #[arg(long)]
+        name: String,
+        #[arg(long)]
+        state: Option<PathBuf>,
+    },
+    /// Say where tasks stand
+    Status {
+        #[arg(long)]
+        name: String,
+        #[arg(long)]
+        state: Option<PathBuf>,
+    },
+}
+
+pub(super) fn on_host(global: &Global, args: &OnHostArgs) -> Done {
+    let base = Base::new(&args.base);
+    let answered = match &args.command {
+        OnHost::Work { job } => return work(global, &base, &Job::at(job)),
+        OnHost::Start { name, job, from } => start(&base, name, job, *from),
+        OnHost::Follow { name, from } => match base.newest(name) {
+            Some(job) => follow(&job, *from),
+            None => say(&nothing_ran(name)),
+        },
+        OnHost::Unpack { sha256 } => {
+            let folder = base.bundle(sha256);
+            std::fs::create_dir_all(folder.parent().unwrap_or(&folder))
+                .map_err(|source| RemoteError::Io {
+                    action: "create",
+                    path: folder.clone(),
+                    source,
+                })
+                .and_then(|()| unpack(&mut io::stdin(), sha256, &folder))
+                .and_then(|()| say(&json!({"on_host": "unpacked"})))
+        }
+        OnHost::Stop { name } => base
+            .newest(name)
+            .map_or(Ok(false), |job| job.stop())
+            .and_then(|was| say(&json!({"on_host": "stopped", "was_at_work": was}))),
+        OnHost::Fetch { name, state } => fetch(&base, name, state.as_ref()),
+        OnHost::Status { name, state } => where_tasks_stand(&base, name, state.as_ref()),
+    };
+    match answered {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            let line = json!({
+                "on_host": "error", "code": error.code(), "message": error.to_string(),
+                "help": error.help(), "exit": error.exit(),
+            });
+            println!("{line}");
+            Ok(ExitCode::from(error.exit()))
+        }
+    }
+}
+
+fn say(line: &Value) -> Result<(), RemoteError> {
+    // A controller that went away has nothing to hear.
+    let _ = writeln!(io::stdout(), "{line}");
+    Ok(())
+}
+
+fn nothing_ran(name: &str) -> Value {
+    json!({
+        "on_host": "error", "code": "remote::nothing_ran", "exit": 5,
+        "message": format!("no run of {name} was ever ordered there"),
+        "help": "begin one with `run -i`",
+    })
+}
+
+fn start(base: &Base, name: &str, id: &str, from: u64) -> Result<(), RemoteError> {
+    let mut line = String::new();
+    let read = io::stdin().lock().read_line(&mut line);
+    read.map_err(|source| RemoteError::Io {
+        action: "read",
+        path: "standard input".into(),
+        source,
+    })?;
+    // An order that arrives again, after the line was cut, is the same job.
+    if let Some(job) = base.newest(name)
+        && job.id == id
+    {
+        return follow(&job, from);
+    }
+    let order: Order = serde_json::from_str(&line).map_err(|error| RemoteError::Answer {
+        said: format!("an order that cannot be read: {error}"),
+    })?;
+    let program = std::env::current_exe().map_err(|source| RemoteError::Io {
+        action: "find",
+        path: "/proc/self/exe".into(),
+        source,
+    })?;
+    match base.start(&order, name, id, &program)? {
+        Some(job) => follow(&job, from),
+        None => say(&json!({"on_host": "bundle"})),
+    }
+}
+
+fn follow(job: &Job, from: u64) -> Result<(), RemoteError> {
+    std::thread::spawn(|| {
+        until_hung_up();
+        // Nobody reads; the job does not need a reader.
+        std::process::exit(0);
+    });
+    job.follow(from, &mut io::stdout())
+}
+
+fn fetch(base: &Base, name: &str, state: Option<&PathBuf>) -> Result<(), RemoteError> {
+    let root = state.cloned().unwrap_or_else(|| base.state());
+    let dir = StateDir::new(&root, name);
+    if !dir.journal().is_file() {
+        return say(&json!({"on_host": "no_state"}));
+    }
+    let not_read = |error: crate::state::StateError| RemoteError::State {
+        what: error.to_string(),
+    };
+    let place = root.join(format!(".{name}-{}.tar", std::process::id()));
+    let exported = archive::export(&dir, name, &place).map_err(not_read);
+    let sent = exported.and_then(|_| {
+        let mut file = std::fs::File::open(&place).map_err(|source| RemoteError::Io {
+            action: "open",
+            path: place.clone(),
+            source,
+        })?;
+        // As above.
+        let _ = io::copy(&mut file, &mut io::stdout());
+        Ok(())
+    });
+    let _ = std::fs::remove_file(&place);
+    sent
+}
+
+fn where_tasks_stand(base: &Base, name: &str, state: Option<&PathBuf>) -> Result<(), RemoteError> {
+    let root = state.cloned().unwrap_or_else(|| base.state());
+    let dir = StateDir::new(&root, name);
+    if !dir.journal().is_file() {
+        return say(&json!({"on_host": "status", "status": null}));
+    }
+    let contents = read_outline_for(&dir, name).map_err(|error| RemoteError::State {
+        what: error.to_string(),
+    })?;
+    let history = History::of(&contents.records);
+    let running = locate::holder(&dir);
+    let view = status::Status {
+        playbook: name,
+        state: dir.path(),
+        history: &history,
+        running: running.as_deref(),
+        next: status::Next::Unknown("the controller was not asked to plan"),
+    };
+    say(&json!({"on_host": "status", "status": status::json(&view)}))
+}
+
+/// Does the run of a job. Standard output is the job's events.
+fn work(global: &Global, base: &Base, job: &Job) -> Done {
+    let (order, _lock) = job
+        .take()
+        .map_err(|error| Failure::other("remote::job", error.to_string(), "order the run again"))?;
+    let code = match ordered(global, base, &order) {
+        Ok(code) => code,
+        Err(failure) => failure.reported(global),
+    };
+    let noted = job.ended(code);
+    noted.map_err(|error| {
+        Failure::other(
+            "remote::job",
+            error.to_string(),
+            "look at the state: the run has ended",
+        )
+    })?;
+    Ok(ExitCode::from(code))
+}
+
+fn ordered(global: &Global, base: &Base, order: &Order) -> Result<u8, Failure> {
+    let name = engine::playbook_name(std::path::Path::new(&order.playbook));
+    let state = order
+        .state_dir
+        .as_ref()
+        .map_or_else(|| base.state(), PathBuf::from);
+    let global = Global {
+        state_dir: Some(state),
+        output: Output::Json,
+        verbose: global.verbose,
+        log_file: None,
+    };
+    let args = RunArgs {
+        playbook: PlaybookArgs {
+            playbook: base.playbook(&name).join(&order.playbook),
+            extra_vars: Vec::new(),
+            tags: order.tags.clone(),
+            skip_tags: order.skip_tags.clone(),
+        },
+        check: order.check,
+        syntax_check: false,
+        yes: order.yes,
+        redo: order.redo.clone(),
+        reason: order.reason.clone(),
+        hosts: super::args::HostsArgs::default(),
+    };
+    let outside = locate::Outside {
+        host: host_of(&order.host)?,
+        extra_vars: order.extra_vars.clone(),
+        operator: order.operator.clone(),
+    };
+    run::here(&global, &args, Some(outside))
+}
+
+fn host_of(order: &HostOrder) -> Result<engine::Host, Failure> {
+    let text = Value::Object(order.vars.clone()).to_string();
+    let source = std::sync::Arc::new(SourceFile {
+        path: format!("inventory variables of {}", order.name).into(),
+        text,
+    });
+    // JSON is YAML.
+    let node = playbook::parse(&source).map_err(Failure::Problems)?;
+    Ok(engine::Host {
+        name: order.name.clone(),
+        address: order.address.clone(),
+        group_names: order.group_names.clone(),
+        groups: order.groups.clone(),
+        vars: match node.kind {
+            NodeKind::Mapping(vars) => vars,
+            _ => Vec::new(),
+        },
+        plays: Some(order.plays.clone()),
+    })
+}

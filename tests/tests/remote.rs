@@ -1,0 +1,391 @@
+//! Playbooks on other hosts, over a real OpenSSH: what happens to the line, to the controller or to the
+//! agent there, every step is done once, and the journal comes back to be audited.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use lab::agent;
+use lab::hosts::{Host, MERE_USER, Network};
+use lab::migration::{Ended, Running};
+use serde_json::Value;
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+/// A controller: a playbook with its files, and a state directory, in the network's folder.
+struct Controller<'n> {
+    network: &'n Network,
+    inventory: PathBuf,
+    agent: PathBuf,
+}
+
+impl<'n> Controller<'n> {
+    fn new(network: &'n Network, tasks: &str, vars: &str) -> Result<Self, Box<dyn Error>> {
+        let folder = network.folder();
+        fs::create_dir_all(folder.join("playbooks/files"))?;
+        fs::write(
+            folder.join("playbooks/files/greeting"),
+            "hello from the controller\n",
+        )?;
+        let text = format!("- name: Own\n  hosts: sites\n  become: true\n  tasks:\n{tasks}");
+        fs::write(folder.join("playbooks/own.yaml"), text)?;
+        Ok(Self {
+            network,
+            inventory: network.inventory(vars)?,
+            agent: lean_agent()?,
+        })
+    }
+
+    fn command(&self, words: &[&str], more: &[&str]) -> Result<Command, Box<dyn Error>> {
+        let mut command = Command::new(agent::binary()?);
+        command
+            .args(words)
+            .arg(self.network.folder().join("playbooks/own.yaml"))
+            .arg("-i")
+            .arg(&self.inventory)
+            .arg("--agent-binary")
+            .arg(&self.agent)
+            .args(more)
+            .stdin(Stdio::null());
+        Ok(command)
+    }
+
+    fn start(&self, words: &[&str], more: &[&str]) -> Result<Running, Box<dyn Error>> {
+        Ok(Running::start(&mut self.command(words, more)?)?)
+    }
+
+    fn run(&self, words: &[&str], more: &[&str]) -> Result<Ended, Box<dyn Error>> {
+        Ok(self.start(words, more)?.end()?)
+    }
+
+    /// The copy of a host's journal.
+    fn journal(&self, host: &Host) -> Result<Vec<Value>, Box<dyn Error>> {
+        let copy = self.copy(host).join("own/journal.jsonl");
+        let text = fs::read_to_string(copy)?;
+        Ok(text
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?)
+    }
+
+    fn copy(&self, host: &Host) -> PathBuf {
+        self.network.folder().join("state/hosts").join(&host.name)
+    }
+}
+
+/// The agent without what only a debugger reads: it is sent to every host of every test.
+fn lean_agent() -> Result<PathBuf, Box<dyn Error>> {
+    let full = agent::binary()?;
+    let lean = full.with_file_name("kaapana-agent.lean");
+    let newer = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    if newer(&lean) <= newer(&full) {
+        let partial = full.with_file_name(format!("kaapana-agent.{}", std::process::id()));
+        let mut strip = Command::new("strip");
+        lab::tool::run(strip.arg("-o").arg(&partial).arg(&full), "strip the agent")?;
+        fs::rename(&partial, &lean)?;
+    }
+    Ok(lean)
+}
+
+/// How often tasks were started and finished, by their ids, in a journal.
+fn times(journal: &[Value], event: &str, task: &str) -> usize {
+    journal
+        .iter()
+        .filter(|record| agent::is_about(record, event, task))
+        .count()
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Outcome {
+    for _ in 0..1200 {
+        if condition() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err(format!("{what} was not seen").into())
+}
+
+const SLOW: &str = "    - {id: first, shell: echo first >> /srv/effects}
+    - {id: wait, wait_for: {path: /srv/go, timeout: 120}}
+    - {id: last, shell: echo last >> /srv/effects}
+";
+
+#[test]
+fn a_playbook_runs_on_all_hosts_with_their_own_variables_and_once() -> Outcome {
+    let mut network = Network::new()?;
+    let (old, new) = (
+        network.add("old", "bookworm", &[])?,
+        network.add("new", "trixie", &[])?,
+    );
+    let controller = Controller::new(
+        &network,
+        "    - {id: file, copy: {src: files/greeting, dest: /srv/greeting}}
+    - {id: name, copy: {content: \"{{ inventory_hostname }} of {{ site }}\\n\", dest: /srv/name}}
+    - {id: count, shell: echo once >> /srv/count}
+",
+        "    site: \"a hospital with {{ groups['sites'] | length }} hosts\"\n",
+    )?;
+    let first = controller.run(&["run"], &[])?;
+    first.must_have(0)?;
+    first.must_say(&["RECAP", "old", "new", "done: ok="])?;
+    for host in [&old, &new] {
+        assert_eq!(host.sh("cat /srv/greeting")?, "hello from the controller\n");
+        let name = format!("{} of a hospital with 2 hosts\n", host.name);
+        assert_eq!(host.sh("cat /srv/name")?, name);
+        assert_eq!(host.agents()?, Vec::<String>::new());
+    }
+
+    let pushed = old.sh("ls -i /var/lib/kaapana-agent/bin/*/kaapana-agent")?;
+    let again = controller.run(&["run"], &[])?;
+    again.must_have(0)?;
+    again.must_say(&["done=3", "changed=0"])?;
+    assert_eq!(
+        old.sh("ls -i /var/lib/kaapana-agent/bin/*/kaapana-agent")?,
+        pushed
+    );
+    for host in [&old, &new] {
+        assert_eq!(host.sh("cat /srv/count")?, "once\n");
+        let journal = controller.journal(host)?;
+        assert_eq!(times(&journal, "task_finished", "count"), 1);
+        let mut verify = Command::new(agent::binary()?);
+        verify
+            .args(["state", "verify", "own.yaml", "--state-dir"])
+            .arg(controller.copy(host))
+            .current_dir(network.folder().join("playbooks"));
+        let verified = Running::start(&mut verify)?.end()?;
+        verified.must_have(0)?;
+        verified.must_say(&["each follows the one before it", "on the host it came from"])?;
+    }
+    let status = controller.run(&["status"], &[])?;
+    status.must_have(0)?;
+    status.must_say(&["old", "done: "])?;
+
+    // Only one of them, and only to look.
+    let checked = controller.run(&["run"], &["--limit", "new", "--check"])?;
+    checked.must_have(0)?;
+    assert!(!checked.stdout.contains("old"), "{}", checked.stdout);
+    Ok(())
+}
+
+#[test]
+fn a_run_outlives_its_controller_and_is_followed_by_the_next_one() -> Outcome {
+    let mut network = Network::new()?;
+    let host = network.add("site", "bookworm", &[])?;
+    let controller = Controller::new(&network, SLOW, "")?;
+    let running = controller.start(&["run"], &[])?;
+    wait_until("the first effect", || {
+        host.sh("test -s /srv/effects").is_ok()
+    })?;
+    running.kill()?;
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(
+        host.agents()?
+            .iter()
+            .filter(|line| line.contains(" work "))
+            .count(),
+        1
+    );
+
+    let second = controller.run(&["run"], &[])?;
+    second.must_have(7)?;
+    second.must_say(&["at work", "attach"])?;
+    controller.run(&["status"], &[])?.must_say(&["at work"])?;
+
+    let mut follower = controller.start(&["attach"], &[])?;
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!follower.has_ended()?);
+    host.sh("touch /srv/go")?;
+    let ended = follower.end()?;
+    ended.must_have(0)?;
+    ended.must_say(&["first", "last", "done: ok="])?;
+    assert_eq!(host.sh("cat /srv/effects")?, "first\nlast\n");
+    assert_eq!(
+        times(&controller.journal(&host)?, "task_started", "first"),
+        1
+    );
+    wait_until("the end of all of the agent's processes", || {
+        host.agents().is_ok_and(|agents| agents.is_empty())
+    })
+}
+
+#[test]
+fn a_line_that_is_cut_is_taken_up_again_and_nothing_is_missed() -> Outcome {
+    let mut network = Network::new()?;
+    let host = network.add("site", "bookworm", &[])?;
+    let controller = Controller::new(&network, SLOW, "")?;
+    let running = controller.start(&["run"], &["--output", "json"])?;
+    wait_until("the first effect", || {
+        host.sh("test -s /srv/effects").is_ok()
+    })?;
+    network.cut(&host)?;
+    // What happens meanwhile is told when the line is back.
+    host.sh("touch /srv/go")?;
+    std::thread::sleep(Duration::from_secs(25));
+    network.mend(&host)?;
+    let ended = running.end()?;
+    ended.must_have(0)?;
+    ended.must_say(&["the run there goes on", "connected again"])?;
+    let events: Vec<Value> = ended
+        .stdout
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    let finished: Vec<&str> = events
+        .iter()
+        .filter(|event| event["event"] == "task_finished")
+        .filter_map(|event| event["name"].as_str())
+        .collect();
+    assert_eq!(
+        finished,
+        ["first", "wait", "last"],
+        "each event once, in order"
+    );
+    assert_eq!(host.sh("cat /srv/effects")?, "first\nlast\n");
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_is_killed_there_is_said_and_the_next_run_goes_on() -> Outcome {
+    let mut network = Network::new()?;
+    let host = network.add("site", "trixie", &[])?;
+    let controller = Controller::new(&network, SLOW, "")?;
+    let running = controller.start(&["run"], &[])?;
+    wait_until("the first effect", || {
+        host.sh("test -s /srv/effects").is_ok()
+    })?;
+    host.sh("pkill -KILL -f ' work --job '")?;
+    let ended = running.end()?;
+    ended.must_have(2)?;
+    ended.must_say(&["was killed", "run the same command again"])?;
+
+    // The host itself goes down and comes up again.
+    let running = controller.start(&["run"], &[])?;
+    wait_until("the agent", || {
+        host.agents().is_ok_and(|agents| !agents.is_empty())
+    })?;
+    lab::images::docker(&["restart", "--time", "0", &host.container])?;
+    network.note_key(&host)?;
+    running.end()?.must_have(2)?;
+
+    host.sh("touch /srv/go")?;
+    controller.run(&["run"], &[])?.must_have(0)?;
+    assert_eq!(host.sh("cat /srv/effects")?, "first\nlast\n");
+    Ok(())
+}
+
+#[test]
+fn a_run_is_stopped_cleanly_from_afar() -> Outcome {
+    let mut network = Network::new()?;
+    let host = network.add("site", "bookworm", &[])?;
+    let controller = Controller::new(&network, SLOW, "")?;
+    let running = controller.start(&["run"], &[])?;
+    wait_until("the first effect", || {
+        host.sh("test -s /srv/effects").is_ok()
+    })?;
+    let stopped = controller.run(&["stop"], &[])?;
+    stopped.must_have(0)?;
+    stopped.must_say(&["site", "stopped"])?;
+    let ended = running.end()?;
+    ended.must_have(130)?;
+    let journal = controller.journal(&host)?;
+    assert_eq!(
+        journal.last().map(|last| &last["outcome"]),
+        Some(&"interrupted".into())
+    );
+    controller
+        .run(&["stop"], &[])?
+        .must_say(&["nothing was at work"])?;
+    assert_eq!(host.agents()?, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn what_is_wrong_with_a_host_is_said_and_the_others_go_on() -> Outcome {
+    let mut network = Network::new()?;
+    let good = network.add("good", "bookworm", &[])?;
+    let changed = network.add("changed", "bookworm", &[])?;
+    network.add("nosudo", "bookworm", &[])?;
+    network.add(
+        "noexec",
+        "bookworm",
+        &["--tmpfs", "/mnt:rw,noexec,size=256m"],
+    )?;
+    let tiny = network.add("tiny", "bookworm", &["--tmpfs", "/mnt:rw,exec,size=1m"])?;
+    network.add("closed", "bookworm", &[])?;
+    let controller = Controller::new(
+        &network,
+        "    - {id: count, shell: echo once >> /srv/count}\n",
+        "",
+    )?;
+    // Another key than the one that is known.
+    changed.sh("rm /etc/ssh/ssh_host_*; ssh-keygen -A >/dev/null; pkill -HUP -o sshd")?;
+    let inventory = fs::read_to_string(&controller.inventory)?;
+    let inventory = inventory
+        .lines()
+        .map(|line| match line.trim().split(':').next() {
+            Some("nosudo") => line.replace('}', &format!(", ansible_user: {MERE_USER}}}")),
+            Some("noexec" | "tiny") => line.replace('}', ", kaapana_agent_dir: /mnt/agent}"),
+            Some("closed") => line.replace('}', ", ansible_port: 2}"),
+            _ => line.to_owned(),
+        })
+        .collect::<Vec<_>>()
+        .join("\n");
+    fs::write(&controller.inventory, inventory + "\n")?;
+    let ended = controller.run(&["run"], &[])?;
+    ended.must_have(4)?;
+    ended.must_say(&[
+        "[remote::host_key]",
+        "[remote::sudo]",
+        "[remote::does_not_run]",
+        "[remote::push]",
+        "[remote::unreachable]",
+        "kaapana_agent_dir",
+        "NOPASSWD",
+    ])?;
+    assert_eq!(good.sh("cat /srv/count")?, "once\n");
+    assert_eq!(
+        tiny.sh("find /mnt -type f")?,
+        "",
+        "nothing half-sent is left"
+    );
+
+    let unknown = controller.run(&["run"], &["--limit", "goood"])?;
+    unknown.must_have(5)?;
+    unknown.must_say(&["goood", "good"])?;
+    Ok(())
+}
+
+#[test]
+fn a_host_behind_another_one_is_reached_through_it() -> Outcome {
+    let mut network = Network::new()?;
+    let jump = network.add("jump", "bookworm", &[])?;
+    let inner = network.add("inner", "trixie", &[])?;
+    let controller = Controller::new(
+        &network,
+        "    - {id: count, shell: echo once >> /srv/count}\n",
+        "",
+    )?;
+    // Only the jump host may come in.
+    inner.sh(&format!(
+        "printf 'AllowUsers kaapana@{}\\n' > /etc/ssh/sshd_config.d/only.conf; pkill -HUP -o sshd",
+        jump.address
+    ))?;
+    std::thread::sleep(Duration::from_millis(300));
+    let refused = controller.run(&["run"], &["--limit", "inner"])?;
+    refused.must_have(4)?;
+    refused.must_say(&["[remote::login_refused]"])?;
+    let config = controller.network.ssh_config("")?;
+    network.ssh_config(&format!(
+        "Host {}\n  ProxyCommand ssh -F {} -W %h:%p {}\n",
+        inner.address,
+        config.display(),
+        jump.address
+    ))?;
+    controller
+        .run(&["run"], &["--limit", "inner"])?
+        .must_have(0)?;
+    assert_eq!(inner.sh("cat /srv/count")?, "once\n");
+    Ok(())
+}
