@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::modules::context::Confirm;
+use crate::modules::kubernetes::ClusterEnvironment;
 
 /// Who runs, and from where: written into the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct RunOptions {
     pub redo_reason: String,
     /// Who runs.
     pub operator: Operator,
+    /// Where a kubeconfig is looked for.
+    pub cluster: Arc<ClusterEnvironment>,
     /// Answers `pause`.
     pub confirm: Arc<dyn Confirm>,
     /// Fires on SIGINT and SIGTERM.
