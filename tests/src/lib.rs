@@ -16,6 +16,8 @@ pub mod fixture;
 pub mod golden;
 pub mod hash;
 pub mod images;
+pub mod kubernetes;
+pub mod ldap_update;
 pub mod migration;
 pub mod scene;
 pub mod schema;

@@ -293,7 +293,10 @@ fn write_file(from: &mut impl Read, place: &Path) -> Result<(u64, String), Docke
 }
 
 /// Copies everything and returns its size and SHA-256.
-pub(in crate::modules) fn hash_into(from: &mut impl Read, to: &mut impl io::Write) -> io::Result<(u64, String)> {
+pub(in crate::modules) fn hash_into(
+    from: &mut impl Read,
+    to: &mut impl io::Write,
+) -> io::Result<(u64, String)> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
     let mut total = 0;

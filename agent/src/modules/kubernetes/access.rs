@@ -56,11 +56,9 @@ impl Access {
             looked_at.extend(missing);
             (!there.is_empty()).then_some(Source::Files(there))
         };
-        let listed = task
-            .get("KUBECONFIG")
-            .map(OsString::from)
-            .or_else(|| environment.kubeconfig.clone())
-            .filter(|list| !list.is_empty());
+        let is_given = |list: &OsString| !list.is_empty();
+        let of_task = task.get("KUBECONFIG").map(OsString::from).filter(is_given);
+        let listed = of_task.or_else(|| environment.kubeconfig.clone().filter(is_given));
         if let Some(file) = &self.kubeconfig {
             return present(vec![file.clone()]).ok_or(KubernetesError::NoKubeconfig { looked_at });
         }
@@ -68,7 +66,10 @@ impl Access {
             let files = std::env::split_paths(&list).filter(|file| !file.as_os_str().is_empty());
             return present(files.collect()).ok_or(KubernetesError::NoKubeconfig { looked_at });
         }
-        let own = environment.home.iter().map(|home| home.join(".kube/config"));
+        let own = environment
+            .home
+            .iter()
+            .map(|home| home.join(".kube/config"));
         if let Some(found) = present(own.collect()) {
             return Ok(found);
         }
@@ -134,7 +135,10 @@ mod tests {
         let error = found.expect_err("nothing is there");
         assert_eq!(error.code(), "kubernetes::no_kubeconfig");
         let text = error.to_string();
-        assert!(text.contains(".kube/config") && text.contains(MICROK8S), "{text}");
+        assert!(
+            text.contains(".kube/config") && text.contains(MICROK8S),
+            "{text}"
+        );
         assert!(error.help().is_some_and(|help| help.contains("microk8s")));
 
         let in_cluster = ClusterEnvironment {

@@ -135,7 +135,9 @@ pub async fn open(
         container,
         ..
     } = target;
-    let mut process = cluster.exec(namespace, pod, container, &command, true).await?;
+    let mut process = cluster
+        .exec(namespace, pod, container, &command, true)
+        .await?;
     let broken = |error: std::io::Error| KubernetesError::StreamCut {
         command: "bash".into(),
         target: target.name(),
@@ -164,7 +166,9 @@ pub async fn open(
                     }
                 }
             };
-            tokio::join!(output, process.stderr.read_to_end(&mut errors)).1.ok();
+            tokio::join!(output, process.stderr.read_to_end(&mut errors))
+                .1
+                .ok();
             errors
         };
         tokio::select! {
@@ -173,7 +177,11 @@ pub async fn open(
             errors = down => complaints.extend(errors),
         }
         let complaints = String::from_utf8_lossy(&complaints);
-        let last = complaints.trim_end().lines().next_back().unwrap_or_default();
+        let last = complaints
+            .trim_end()
+            .lines()
+            .next_back()
+            .unwrap_or_default();
         told.set(match process.end().await {
             ProcessEnd::Exited(0) => "the server closed the connection".into(),
             ProcessEnd::Exited(127) => "the container has no bash".into(),

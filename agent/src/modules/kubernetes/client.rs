@@ -92,7 +92,10 @@ impl Cluster {
     pub async fn open(source: &Source, context: Option<&str>) -> Result<Self, KubernetesError> {
         let place = match source {
             Source::Files(files) => {
-                let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+                let names: Vec<_> = files
+                    .iter()
+                    .map(|file| file.display().to_string())
+                    .collect();
                 names.join(":")
             }
             Source::ServiceAccount => "the pod's service account".into(),
@@ -162,7 +165,11 @@ impl Cluster {
         let found = self
             .ask(&request, self.api(kind, namespace).list(&parameters))
             .await?;
-        found.items.into_iter().map(|object| self.json(kind, object)).collect()
+        found
+            .items
+            .into_iter()
+            .map(|object| self.json(kind, object))
+            .collect()
     }
 
     /// Returns an object, where there is one of this name.
@@ -204,7 +211,10 @@ impl Cluster {
         };
         let request = self.request("delete", &kind.plural, Some(namespace));
         let deleted = self
-            .ask(&request, self.api(kind, Some(namespace)).delete(name, &parameters))
+            .ask(
+                &request,
+                self.api(kind, Some(namespace)).delete(name, &parameters),
+            )
             .await;
         match deleted {
             // Gone, or another one has its name.
@@ -230,7 +240,10 @@ impl Cluster {
         let api = self.api(kind, Some(namespace));
         let parameters = PatchParams::default();
         let patched = self
-            .ask(&request, api.patch(name, &parameters, &Patch::Merge(change)))
+            .ask(
+                &request,
+                api.patch(name, &parameters, &Patch::Merge(change)),
+            )
             .await?;
         self.json(kind, patched)
     }
@@ -390,13 +403,12 @@ impl Cluster {
     }
 
     fn json(&self, kind: &ObjectKind, object: DynamicObject) -> Result<Value, KubernetesError> {
-        let mut value = serde_json::to_value(object).map_err(|error| {
-            KubernetesError::Unreachable {
+        let mut value =
+            serde_json::to_value(object).map_err(|error| KubernetesError::Unreachable {
                 action: format!("read {}", kind.plural),
                 server: self.server.clone(),
                 message: error.to_string(),
-            }
-        })?;
+            })?;
         // Lists do not repeat them for each object.
         value["apiVersion"] = kind.api_version().into();
         value["kind"] = kind.kind.as_str().into();

@@ -106,13 +106,7 @@ impl Cluster {
     ///
     /// # Errors
     /// Never called.
-    pub async fn logs(
-        &self,
-        _: &str,
-        _: &str,
-        _: &str,
-        _: i64,
-    ) -> Result<String, KubernetesError> {
+    pub async fn logs(&self, _: &str, _: &str, _: &str, _: i64) -> Result<String, KubernetesError> {
         match *self {}
     }
 

@@ -77,7 +77,9 @@ impl TypedModule for K8sCp {
 "#;
 
     fn undo(efforts: &[Effort<'_>]) -> Undo {
-        let into_pod = efforts.iter().any(|effort| effort.arguments["state"] != "from_pod");
+        let into_pod = efforts
+            .iter()
+            .any(|effort| effort.arguments["state"] != "from_pod");
         if into_pod {
             return unless_unchanged(efforts, || {
                 Undo::Impossible("what the container held before was not kept".into())
@@ -170,7 +172,10 @@ impl K8sCp {
     ) -> Result<Vec<Found>, ModuleError> {
         let remote = Path::new(self.remote());
         let dest = ctx.resolve(&self.local_path);
-        let (parent, name) = (remote.parent().unwrap_or(remote), copy_into::file_name(self.remote()));
+        let (parent, name) = (
+            remote.parent().unwrap_or(remote),
+            copy_into::file_name(self.remote()),
+        );
         let command = [
             "tar".to_owned(),
             "-cf".to_owned(),
@@ -183,7 +188,13 @@ impl K8sCp {
         let (sender, receiver) = mpsc::channel::<io::Result<bytes::Bytes>>(16);
         let (path, origin) = (self.remote().to_owned(), target.name());
         let worker = tokio::task::spawn_blocking(move || {
-            unpack_archive(ChannelReader::new(receiver), &origin, &path, None, Some(&dest))
+            unpack_archive(
+                ChannelReader::new(receiver),
+                &origin,
+                &path,
+                None,
+                Some(&dest),
+            )
         });
         let (mut read, mut write) = tokio::io::duplex(256 * 1024);
         let forward = async {
@@ -260,7 +271,12 @@ fn sum_of_line(line: &str) -> Option<(PathBuf, String)> {
     // With a backslash in front the name is written otherwise than it is.
     let (sum, name) = line.split_once("  ")?;
     let is_sum = sum.len() == 64 && sum.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_sum.then(|| (Path::new(name.strip_prefix("./").unwrap_or(name)).into(), sum.to_owned()))
+    is_sum.then(|| {
+        (
+            Path::new(name.strip_prefix("./").unwrap_or(name)).into(),
+            sum.to_owned(),
+        )
+    })
 }
 
 #[async_trait]
@@ -272,8 +288,10 @@ impl Module for K8sCp {
             Err(error) => return Err(error.into()),
         };
         let (_, differs) = self.differing(ctx, &cluster, &target).await?;
-        let lines: Vec<String> =
-            differs.iter().map(|path| format!("copy {}", path.display())).collect();
+        let lines: Vec<String> = differs
+            .iter()
+            .map(|path| format!("copy {}", path.display()))
+            .collect();
         Ok(if lines.is_empty() {
             Plan::InSync
         } else {
@@ -324,7 +342,11 @@ impl Module for K8sCp {
         };
         let mut files = Vec::new();
         for (path, sha256) in source {
-            let path = if local.is_file() { local.clone() } else { local.join(path) };
+            let path = if local.is_file() {
+                local.clone()
+            } else {
+                local.join(path)
+            };
             let size = std::fs::metadata(&path).map_or(0, |meta| meta.len());
             files.push(json!({"path": path, "size": size, "sha256": sha256}));
             if self.state == Direction::FromPod {

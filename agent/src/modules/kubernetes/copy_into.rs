@@ -14,7 +14,10 @@ use crate::modules::error::{ModuleError, PathError};
 
 /// The last part of a path in a container.
 pub(super) fn file_name(path: &str) -> PathBuf {
-    Path::new(path).file_name().map(PathBuf::from).unwrap_or_default()
+    Path::new(path)
+        .file_name()
+        .map(PathBuf::from)
+        .unwrap_or_default()
 }
 
 /// Returns the SHA-256 of a file, or of all files in a folder.
@@ -112,7 +115,9 @@ fn pack(local: &Path) -> Result<(File, u64), KubernetesError> {
     };
     let mut builder = tar::Builder::new(tempfile::tempfile().map_err(failed)?);
     if local.is_file() {
-        builder.append_path_with_name(local, "content").map_err(failed)?;
+        builder
+            .append_path_with_name(local, "content")
+            .map_err(failed)?;
     } else {
         builder.append_dir_all(".", local).map_err(failed)?;
     }

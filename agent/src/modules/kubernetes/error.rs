@@ -47,7 +47,9 @@ pub enum KubernetesError {
         message: String,
     },
     /// The API server does not know the user: expired or wrong credentials.
-    #[error("{action} at {server}: the server does not accept the credentials of {place} ({message})")]
+    #[error(
+        "{action} at {server}: the server does not accept the credentials of {place} ({message})"
+    )]
     Unauthorized {
         /// What was tried.
         action: String,
@@ -59,7 +61,9 @@ pub enum KubernetesError {
         message: String,
     },
     /// The user lacks a right.
-    #[error("{action}: the right to `{verb}` `{resource}` in namespace `{namespace}` is missing ({message})")]
+    #[error(
+        "{action}: the right to `{verb}` `{resource}` in namespace `{namespace}` is missing ({message})"
+    )]
     Forbidden {
         /// What was tried.
         action: String,
@@ -113,7 +117,9 @@ pub enum KubernetesError {
         names: Vec<String>,
     },
     /// Something did not get ready in time.
-    #[error("wait until {what} in namespace `{namespace}` {condition}: not after {seconds} s: {state}")]
+    #[error(
+        "wait until {what} in namespace `{namespace}` {condition}: not after {seconds} s: {state}"
+    )]
     NotReady {
         /// What was waited for.
         what: String,
@@ -129,13 +135,17 @@ pub enum KubernetesError {
         said: Vec<String>,
     },
     /// A pod cannot be restarted by deleting it.
-    #[error("restart pod `{pod}`: nothing would make another one, as it belongs to no ReplicaSet or the like")]
+    #[error(
+        "restart pod `{pod}`: nothing would make another one, as it belongs to no ReplicaSet or the like"
+    )]
     NoController {
         /// The pod.
         pod: String,
     },
     /// The stream of a command ended before its status.
-    #[error("run `{command}` in {target}: the connection was cut before the command's status came ({why})")]
+    #[error(
+        "run `{command}` in {target}: the connection was cut before the command's status came ({why})"
+    )]
     StreamCut {
         /// Program.
         command: String,
@@ -155,7 +165,10 @@ pub enum KubernetesError {
         message: String,
     },
     /// A command ended with another status than 0.
-    #[error("run `{command}` in {target}: it ended with {rc}{}", last_words(stderr))]
+    #[error(
+        "run `{command}` in {target}: it ended with {rc}{}",
+        last_words(stderr)
+    )]
     CommandFailed {
         /// Program.
         command: String,
@@ -184,7 +197,10 @@ pub enum KubernetesError {
 }
 
 fn places(paths: &[PathBuf]) -> String {
-    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let names: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
     if names.is_empty() {
         return "any of the usual places".into();
     }
@@ -306,6 +322,10 @@ impl ModuleFailure for KubernetesError {
             Self::Path(error) => return error.help(),
             _ => return None,
         })
+    }
+
+    fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::StreamCut { .. })
     }
 
     fn result(&self) -> Map<String, Value> {

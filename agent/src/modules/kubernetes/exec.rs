@@ -243,7 +243,10 @@ mod tests {
         let mut stdin = child.stdin.take().expect("stdin");
         std::io::Write::write_all(&mut stdin, b"hello").expect("write");
         let output = child.wait_with_output().expect("ended");
-        assert_eq!((output.status.code(), output.stdout), (Some(7), b"hello".to_vec()));
+        assert_eq!(
+            (output.status.code(), output.stdout),
+            (Some(7), b"hello".to_vec())
+        );
         drop(stdin);
     }
 }

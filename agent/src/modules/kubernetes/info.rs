@@ -105,15 +105,21 @@ impl K8sInfo {
         }
         // As in Ansible: without a namespace the whole cluster is meant.
         let namespace = self.namespace.as_ref().map(|_| namespace);
-        let (labels, fields) = (self.label_selectors.join(","), self.field_selectors.join(","));
+        let (labels, fields) = (
+            self.label_selectors.join(","),
+            self.field_selectors.join(","),
+        );
         cluster.list(kind, namespace, &labels, &fields).await
     }
 
     fn is_wanted(&self, object: &Value) -> bool {
         match &self.wait_condition {
-            Some(wanted) => {
-                pods::has_condition(object, &wanted.kind, &wanted.status, wanted.reason.as_deref())
-            }
+            Some(wanted) => pods::has_condition(
+                object,
+                &wanted.kind,
+                &wanted.status,
+                wanted.reason.as_deref(),
+            ),
             None => pods::is_ready(object),
         }
     }
@@ -140,13 +146,19 @@ impl K8sInfo {
                 let what = match (&self.name, self.label_selectors.is_empty()) {
                     (Some(name), _) => format!("{} `{name}`", kind.plural),
                     (None, false) => {
-                        format!("{} with label {}", kind.plural, self.label_selectors.join(","))
+                        format!(
+                            "{} with label {}",
+                            kind.plural,
+                            self.label_selectors.join(",")
+                        )
                     }
                     (None, true) => format!("all {}", kind.plural),
                 };
                 let states: Vec<String> = others
                     .iter()
-                    .map(|object| format!("`{}`: {}", pods::name_of(object), pods::state_of(object)))
+                    .map(|object| {
+                        format!("`{}`: {}", pods::name_of(object), pods::state_of(object))
+                    })
                     .collect();
                 let mut said = Vec::new();
                 for pod in others.iter().filter(|object| object["kind"] == "Pod") {
@@ -164,7 +176,8 @@ impl K8sInfo {
                 ));
             }
             let what = format!("{} of {}", ready.len(), found.len());
-            ctx.progress.items(ready.len() as u64, Some(found.len() as u64), what);
+            ctx.progress
+                .items(ready.len() as u64, Some(found.len() as u64), what);
             let left = deadline.saturating_duration_since(Instant::now());
             tokio::time::sleep(Duration::from_secs(self.wait_sleep.max(1)).min(left)).await;
         }

@@ -87,9 +87,13 @@ mod tests {
             let kind = ObjectKind::new(api, kind);
             (kind.api_version(), kind.plural, kind.namespaced)
         };
-        let is = |api: &str, plural: &str, namespaced| (api.to_owned(), plural.to_owned(), namespaced);
+        let is =
+            |api: &str, plural: &str, namespaced| (api.to_owned(), plural.to_owned(), namespaced);
         assert_eq!(found(None, "Pod"), is("v1", "pods", true));
-        assert_eq!(found(None, "Deployment"), is("apps/v1", "deployments", true));
+        assert_eq!(
+            found(None, "Deployment"),
+            is("apps/v1", "deployments", true)
+        );
         assert_eq!(found(None, "Node"), is("v1", "nodes", false));
         let policy = found(Some("networking.k8s.io/v1"), "NetworkPolicy");
         assert_eq!(policy, is("networking.k8s.io/v1", "networkpolicies", true));

@@ -14,8 +14,8 @@ pub mod error;
 pub mod exec;
 mod info;
 mod kind;
-pub mod pods;
 mod pod_exec;
+pub mod pods;
 mod restart;
 mod rollout;
 

@@ -125,7 +125,10 @@ impl Module for K8sExec {
         if end.rc != 0 {
             return Err(failed(&target, &command, end).into());
         }
-        let (stdout, stderr) = (end.stdout.trim_end_matches('\n'), end.stderr.trim_end_matches('\n'));
+        let (stdout, stderr) = (
+            end.stdout.trim_end_matches('\n'),
+            end.stderr.trim_end_matches('\n'),
+        );
         Ok(Outcome::changed()
             .with("rc", end.rc)
             .with("pod", target.pod)

@@ -48,12 +48,20 @@ impl Wanted {
     pub async fn all(&self, cluster: &Cluster) -> Result<Vec<Value>, KubernetesError> {
         let (kind, namespace) = (ObjectKind::pod(), Some(self.namespace.as_str()));
         match &self.name {
-            Some(name) => Ok(cluster.get(&kind, namespace, name).await?.into_iter().collect()),
+            Some(name) => Ok(cluster
+                .get(&kind, namespace, name)
+                .await?
+                .into_iter()
+                .collect()),
             None if self.labels.is_empty() => Err(KubernetesError::argument(
                 "label_selectors",
                 "say which pod: by its name or by labels",
             )),
-            None => cluster.list(&kind, namespace, &self.labels.join(","), "").await,
+            None => {
+                cluster
+                    .list(&kind, namespace, &self.labels.join(","), "")
+                    .await
+            }
         }
     }
 
@@ -63,8 +71,9 @@ impl Wanted {
     /// There is none, or there are more.
     pub async fn one(&self, cluster: &Cluster) -> Result<Value, KubernetesError> {
         let found = self.find(cluster).await?;
-        let (running, others): (Vec<Value>, Vec<Value>) =
-            found.into_iter().partition(|pod| pod["status"]["phase"] == "Running");
+        let (running, others): (Vec<Value>, Vec<Value>) = found
+            .into_iter()
+            .partition(|pod| pod["status"]["phase"] == "Running");
         let mut running = running.into_iter();
         match (running.next(), running.as_slice()) {
             (Some(pod), []) => Ok(pod),
@@ -84,7 +93,10 @@ impl Wanted {
             (Some(first), more) => Err(KubernetesError::ManyPods {
                 wanted: self.words(),
                 namespace: self.namespace.clone(),
-                names: std::iter::once(&first).chain(more).map(|pod| name_of(pod).to_owned()).collect(),
+                names: std::iter::once(&first)
+                    .chain(more)
+                    .map(|pod| name_of(pod).to_owned())
+                    .collect(),
             }),
         }
     }
@@ -214,7 +226,11 @@ pub fn state_of(object: &Value) -> String {
                 let (reason, message) = (text(&waiting["reason"]), text(&waiting["message"]));
                 format!("waits: {reason} {message}").trim_end().to_owned()
             } else if ended.is_object() && (key == "containerStatuses" || ended["exitCode"] != 0) {
-                format!("ended with {}: {}", ended["exitCode"], text(&ended["reason"]))
+                format!(
+                    "ended with {}: {}",
+                    ended["exitCode"],
+                    text(&ended["reason"])
+                )
             } else if container["ready"] != true && key == "containerStatuses" {
                 "runs and is not ready".to_owned()
             } else {
@@ -226,7 +242,12 @@ pub fn state_of(object: &Value) -> String {
     let scheduled = status["conditions"].as_array().into_iter().flatten();
     for condition in scheduled {
         if condition["type"] == "PodScheduled" && condition["status"] == "False" {
-            words.push(condition["message"].as_str().unwrap_or("not scheduled").to_owned());
+            words.push(
+                condition["message"]
+                    .as_str()
+                    .unwrap_or("not scheduled")
+                    .to_owned(),
+            );
         }
     }
     words.join("; ")
@@ -253,10 +274,17 @@ pub async fn said_by(cluster: &Cluster, pod: &Value) -> Vec<String> {
         }));
     }
     let statuses = pod["status"]["containerStatuses"].as_array();
-    for container in statuses.into_iter().flatten().filter(|status| status["ready"] != true) {
+    for container in statuses
+        .into_iter()
+        .flatten()
+        .filter(|status| status["ready"] != true)
+    {
         let container = container["name"].as_str().unwrap_or_default();
         if let Ok(text) = cluster.logs(namespace, name, container, LAST_LINES).await {
-            said.extend(text.lines().map(|line| format!("{name} {container}: {line}")));
+            said.extend(
+                text.lines()
+                    .map(|line| format!("{name} {container}: {line}")),
+            );
         }
     }
     said

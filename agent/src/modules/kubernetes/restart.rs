@@ -142,7 +142,11 @@ impl Restart {
             let names: Vec<&str> = self.pods.iter().map(|pod| pod.name.as_str()).collect();
             return format!("pods {}", names.join(", "));
         }
-        format!("{} {}", self.kind, self.named.as_deref().unwrap_or_default())
+        format!(
+            "{} {}",
+            self.kind,
+            self.named.as_deref().unwrap_or_default()
+        )
     }
 
     async fn owner(&self, cluster: &Cluster) -> Result<Value, KubernetesError> {
@@ -150,7 +154,10 @@ impl Restart {
         let kind = ObjectKind::new(None, &self.kind);
         let found = cluster.get(&kind, Some(&self.namespace), name).await?;
         found.ok_or_else(|| KubernetesError::Api {
-            action: format!("get {} `{name}` in namespace `{}`", kind.plural, self.namespace),
+            action: format!(
+                "get {} `{name}` in namespace `{}`",
+                kind.plural, self.namespace
+            ),
             status: 404,
             message: "there is none of this name".into(),
         })
@@ -160,7 +167,9 @@ impl Restart {
     async fn candidates(&self, cluster: &Cluster) -> Result<Vec<Value>, KubernetesError> {
         let kind = ObjectKind::pod();
         let labels = self.labels.join(",");
-        let found = cluster.list(&kind, Some(&self.namespace), &labels, "").await?;
+        let found = cluster
+            .list(&kind, Some(&self.namespace), &labels, "")
+            .await?;
         if !self.labels.is_empty() {
             return Ok(found);
         }
@@ -183,7 +192,9 @@ impl Restart {
     pub async fn stage(&self, cluster: &Cluster) -> Result<Stage, KubernetesError> {
         let untouched = if self.kind == "Pod" {
             let found = self.candidates(cluster).await?;
-            let still = found.iter().filter(|pod| self.is_old(pod) && !is_leaving(pod));
+            let still = found
+                .iter()
+                .filter(|pod| self.is_old(pod) && !is_leaving(pod));
             still.count() == self.pods.len()
         } else {
             let owner = self.owner(cluster).await?;
@@ -210,7 +221,9 @@ impl Restart {
             let kind = ObjectKind::pod();
             for pod in &self.pods {
                 let (name, grace) = (pod.name.as_str(), patience.grace_period);
-                cluster.delete(&kind, &self.namespace, name, &pod.uid, grace).await?;
+                cluster
+                    .delete(&kind, &self.namespace, name, &pod.uid, grace)
+                    .await?;
             }
             return Ok(());
         }
@@ -238,13 +251,19 @@ impl Restart {
                 let found = self.candidates(cluster).await?;
                 let (old, new): (Vec<Value>, Vec<Value>) =
                     found.into_iter().partition(|pod| self.is_old(pod));
-                let ready: Vec<PodId> =
-                    new.iter().filter(|pod| pods::is_ready(pod)).map(PodId::of).collect();
+                let ready: Vec<PodId> = new
+                    .iter()
+                    .filter(|pod| pods::is_ready(pod))
+                    .map(PodId::of)
+                    .collect();
                 if old.is_empty() && ready.len() >= self.pods.len() {
                     return Ok(ready);
                 }
                 let unready = new.into_iter().filter(|pod| !pods::is_ready(pod));
-                (ready.len(), old.into_iter().chain(unready).collect::<Vec<_>>())
+                (
+                    ready.len(),
+                    old.into_iter().chain(unready).collect::<Vec<_>>(),
+                )
             } else {
                 let owner = self.owner(cluster).await?;
                 if pods::is_ready(&owner) {
@@ -281,7 +300,12 @@ impl Restart {
             return Ok(Vec::new());
         }
         cluster
-            .list(&ObjectKind::pod(), Some(&self.namespace), &labels.join(","), "")
+            .list(
+                &ObjectKind::pod(),
+                Some(&self.namespace),
+                &labels.join(","),
+                "",
+            )
             .await
     }
 

@@ -149,7 +149,10 @@ impl K8sRollout {
         let summary = format!("{} ready", restart.name());
         Ok(Outcome::changed()
             .with("pods", serde_json::to_value(pods).unwrap_or_default())
-            .with("replaced", serde_json::to_value(&restart.pods).unwrap_or_default())
+            .with(
+                "replaced",
+                serde_json::to_value(&restart.pods).unwrap_or_default(),
+            )
             .summary(summary))
     }
 }
@@ -164,7 +167,10 @@ fn noted(intent: &Value) -> Result<Restart, KubernetesError> {
 impl Module for K8sRollout {
     async fn check(&self, ctx: &TaskContext) -> Result<Plan, ModuleError> {
         match self.look(ctx).await {
-            Ok((_, restart)) => Ok(Plan::NeedsChange(vec![format!("restart {}", restart.name())])),
+            Ok((_, restart)) => Ok(Plan::NeedsChange(vec![format!(
+                "restart {}",
+                restart.name()
+            )])),
             Err(error) if error.is_absence() => Ok(Plan::CannotPredict),
             Err(error) => Err(error.into()),
         }

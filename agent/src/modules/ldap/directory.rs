@@ -236,9 +236,7 @@ impl Directory {
         value: &[u8],
     ) -> Result<Option<bool>, LdapError> {
         let compared = self.handle().compare(dn, attribute, value).await;
-        let result = compared
-            .map_err(|error| self.broken("compare", error))?
-            .0;
+        let result = compared.map_err(|error| self.broken("compare", error))?.0;
         match result.rc {
             COMPARE_TRUE => Ok(Some(true)),
             COMPARE_FALSE | NO_SUCH_ATTRIBUTE | NO_SUCH_OBJECT => Ok(Some(false)),
@@ -257,11 +255,7 @@ impl Directory {
             .map(|(name, values)| (name.clone().into_bytes(), values.iter().cloned().collect()))
             .collect::<Vec<(Vec<u8>, HashSet<Vec<u8>>)>>();
         let added = self.handle().add(dn, attributes).await;
-        answer(
-            "add",
-            dn,
-            added.map_err(|e| self.broken("add", e))?,
-        )
+        answer("add", dn, added.map_err(|e| self.broken("add", e))?)
     }
 
     /// Changes attributes of an entry, all or none.
@@ -271,11 +265,7 @@ impl Directory {
     pub async fn modify(&self, dn: &str, changes: &[Modification]) -> Result<(), LdapError> {
         let mods = changes.iter().flat_map(in_order).collect();
         let done = self.handle().modify(dn, mods).await;
-        answer(
-            "modify",
-            dn,
-            done.map_err(|e| self.broken("modify", e))?,
-        )
+        answer("modify", dn, done.map_err(|e| self.broken("modify", e))?)
     }
 
     /// Removes an entry without children.
@@ -284,11 +274,7 @@ impl Directory {
     /// The connection breaks, or the server refuses.
     pub async fn delete(&self, dn: &str) -> Result<(), LdapError> {
         let done = self.handle().delete(dn).await;
-        answer(
-            "delete",
-            dn,
-            done.map_err(|e| self.broken("delete", e))?,
-        )
+        answer("delete", dn, done.map_err(|e| self.broken("delete", e))?)
     }
 
     /// Gives an entry another name.
@@ -306,11 +292,7 @@ impl Directory {
             .handle()
             .modifydn(dn, new_rdn, delete_old_rdn, new_superior)
             .await;
-        answer(
-            "rename",
-            dn,
-            done.map_err(|e| self.broken("rename", e))?,
-        )
+        answer("rename", dn, done.map_err(|e| self.broken("rename", e))?)
     }
 }
 

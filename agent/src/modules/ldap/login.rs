@@ -164,7 +164,10 @@ impl Login {
             ))
         })?;
         let holder = format!("service `{}`", service.name);
-        Ok((address.to_string(), Some(self.user_of(&holder, &service.env)?)))
+        Ok((
+            address.to_string(),
+            Some(self.user_of(&holder, &service.env)?),
+        ))
     }
 
     fn user_of(
