@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::client::Cluster;
 use super::connect;
 use super::error::KubernetesError;
-use super::exec::{ProcessEnd, Streams, Target, run_ok};
+use super::exec::{Process, ProcessEnd, Streams, Target, run_ok};
 use super::pods::Wanted;
 use crate::modules::context::TaskContext;
 use crate::modules::error::ModuleError;
@@ -135,7 +135,7 @@ pub async fn open(
         container,
         ..
     } = target;
-    let mut process = cluster
+    let process = cluster
         .exec(namespace, pod, container, &command, true)
         .await?;
     let broken = |error: std::io::Error| KubernetesError::StreamCut {
@@ -149,47 +149,48 @@ pub async fn open(
     let why = Why::default();
     let told = why.clone();
     tokio::spawn(async move {
-        let mut input = process.stdin.take();
-        let mut complaints = Vec::new();
-        let mut chunk = vec![0; 64 * 1024];
+        let Process {
+            stdin: mut input,
+            mut stdout,
+            mut stderr,
+            mut end,
+        } = process;
         let up = async {
             if let Some(input) = input.as_mut() {
                 let _ = tokio::io::copy(&mut from_us, input).await;
             }
         };
         let down = async {
-            let mut errors = Vec::new();
-            let output = async {
-                while let Ok(size @ 1..) = process.stdout.read(&mut chunk).await {
-                    if to_us.write_all(&chunk[..size]).await.is_err() {
-                        break;
-                    }
-                }
-            };
-            tokio::join!(output, process.stderr.read_to_end(&mut errors))
-                .1
-                .ok();
-            errors
+            let mut complaints = Vec::new();
+            let output = tokio::io::copy(&mut stdout, &mut to_us);
+            let _ = tokio::join!(output, stderr.read_to_end(&mut complaints));
+            complaints
         };
-        tokio::select! {
+        tokio::pin!(down);
+        let (ended, complaints) = tokio::select! {
             // We are done with it: dropping the process closes the connection.
             () = up => return,
-            errors = down => complaints.extend(errors),
-        }
+            ended = &mut end => match ended {
+                // What is cut has no end of its outputs.
+                ProcessEnd::Cut(_) => (ended, Vec::new()),
+                ended => (ended, down.await),
+            },
+            complaints = &mut down => (end.await, complaints),
+        };
         let complaints = String::from_utf8_lossy(&complaints);
         let last = complaints
             .trim_end()
             .lines()
             .next_back()
             .unwrap_or_default();
-        told.set(match process.end().await {
+        told.set(match ended {
             ProcessEnd::Exited(0) => "the server closed the connection".into(),
             ProcessEnd::Exited(127) => "the container has no bash".into(),
             ProcessEnd::Exited(_) => last.to_owned(),
             ProcessEnd::NotStarted(message) => message,
             ProcessEnd::Cut(why) => format!("the connection to the pod was cut ({why})"),
         });
-        drop(to_us);
+        // Our end learns of it when the other one goes, after the reason is known.
     });
     Ok(Bridge { stream: ours, why })
 }

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{
-    Api, ApiResource, AttachParams, DeleteParams, DynamicObject, ListParams, LogParams, Patch,
-    PatchParams, Preconditions,
+    Api, ApiResource, AttachParams, AttachedProcess, DeleteParams, DynamicObject, ListParams,
+    LogParams, Patch, PatchParams, Preconditions,
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 
 use super::access::Source;
 use super::error::KubernetesError;
-use super::exec::ProcessEnd;
+use super::exec::{Process, ProcessEnd};
 use super::kind::ObjectKind;
 use crate::modules::docker::error::chain_of;
 
@@ -33,47 +33,34 @@ pub struct Cluster {
     namespace: String,
 }
 
-/// A command that runs in a container.
-pub struct Process {
-    /// Its input. Until the command has ended it must not be closed: protocols before Kubernetes 1.30
-    /// cannot say that it is, and end the whole connection instead.
-    pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    /// Its output.
-    pub stdout: Box<dyn AsyncRead + Send + Unpin>,
-    /// Its error output.
-    pub stderr: Box<dyn AsyncRead + Send + Unpin>,
-    attached: kube::api::AttachedProcess,
-}
-
-impl Process {
-    /// Waits for the status. Both outputs must have been read to their end.
-    pub async fn end(mut self) -> ProcessEnd {
-        let status = match self.attached.take_status() {
-            Some(status) => status.await,
-            None => None,
-        };
-        let Some(status) = status else {
-            let why = match self.attached.join().await {
-                Err(error) => chain_of(&error),
-                Ok(()) => "the server closed it".into(),
-            };
-            return ProcessEnd::Cut(why);
-        };
-        if status.status.as_deref() == Some("Success") {
-            return ProcessEnd::Exited(0);
-        }
-        let causes = status
-            .details
-            .and_then(|details| details.causes)
-            .unwrap_or_default();
-        let code = causes
-            .iter()
-            .find(|cause| cause.reason.as_deref() == Some("ExitCode"))
-            .and_then(|cause| cause.message.as_deref()?.parse().ok());
-        match code {
-            Some(code) => ProcessEnd::Exited(code),
-            None => ProcessEnd::NotStarted(status.message.unwrap_or_default()),
-        }
+/// Waits for the status channel, then until the connection is closed.
+async fn end_of(mut attached: AttachedProcess) -> ProcessEnd {
+    let status = match attached.take_status() {
+        Some(status) => status.await,
+        None => None,
+    };
+    // Given up before, what is on its way to the outputs would be lost.
+    let closed = attached.join().await;
+    let Some(status) = status else {
+        return ProcessEnd::Cut(match closed {
+            Err(error) => chain_of(&error),
+            Ok(()) => "the server closed it".into(),
+        });
+    };
+    if status.status.as_deref() == Some("Success") {
+        return ProcessEnd::Exited(0);
+    }
+    let causes = status
+        .details
+        .and_then(|details| details.causes)
+        .unwrap_or_default();
+    let code = causes
+        .iter()
+        .find(|cause| cause.reason.as_deref() == Some("ExitCode"))
+        .and_then(|cause| cause.message.as_deref()?.parse().ok());
+    match code {
+        Some(code) => ProcessEnd::Exited(code),
+        None => ProcessEnd::NotStarted(status.message.unwrap_or_default()),
     }
 }
 
@@ -308,7 +295,7 @@ impl Cluster {
             stdin,
             stdout: Box::new(stdout),
             stderr: Box::new(stderr),
-            attached,
+            end: Box::pin(end_of(attached)),
         })
     }
 

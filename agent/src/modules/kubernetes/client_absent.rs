@@ -1,34 +1,15 @@
 //! What stands in the client's place in a build without the feature `kubernetes`: nothing can be opened.
 
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::access::Source;
 use super::error::KubernetesError;
-use super::exec::ProcessEnd;
+use super::exec::Process;
 use super::kind::ObjectKind;
 
 /// There is none.
 #[derive(Clone)]
 pub enum Cluster {}
-
-/// There is none.
-pub struct Process {
-    /// Its input.
-    pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    /// Its output.
-    pub stdout: Box<dyn AsyncRead + Send + Unpin>,
-    /// Its error output.
-    pub stderr: Box<dyn AsyncRead + Send + Unpin>,
-    cluster: Cluster,
-}
-
-impl Process {
-    /// Waits for the status.
-    pub async fn end(self) -> ProcessEnd {
-        match self.cluster {}
-    }
-}
 
 #[allow(clippy::unused_async, reason = "the same calls as with the client")]
 impl Cluster {

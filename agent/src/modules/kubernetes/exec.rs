@@ -1,10 +1,12 @@
 //! Runs a command in a container of a pod, without a terminal, and knows for certain how it ended: only
 //! the status channel tells, never the end of a stream.
 
+use std::pin::Pin;
+
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Cluster, Process};
+use super::client::Cluster;
 use super::error::KubernetesError;
 use crate::modules::docker::exec::{Lines, Tail};
 use crate::modules::error::ModuleError;
@@ -39,6 +41,19 @@ pub enum ProcessEnd {
     NotStarted(String),
     /// The connection ended before the status came.
     Cut(String),
+}
+
+/// A command that runs in a container.
+pub struct Process {
+    /// Its input. Until the command has ended it must not be closed: protocols before Kubernetes 1.30
+    /// cannot say that it is, and end the whole connection instead.
+    pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    /// Its output. A connection that is cut does not end it: `end` tells.
+    pub stdout: Box<dyn AsyncRead + Send + Unpin>,
+    /// Its error output, in the same way.
+    pub stderr: Box<dyn AsyncRead + Send + Unpin>,
+    /// How it ended. Dropped before, the connection is closed.
+    pub end: Pin<Box<dyn Future<Output = ProcessEnd> + Send>>,
 }
 
 /// Where a command's bytes come from and go to.
@@ -175,8 +190,15 @@ async fn pump(
     let mut out_chunk = vec![0; 64 * 1024];
     let mut err_chunk = vec![0; 16 * 1024];
     let (mut fed, mut out_open, mut err_open) = (false, true, true);
-    while out_open || err_open {
+    let mut ended = None;
+    while out_open || err_open || ended.is_none() {
         tokio::select! {
+            end = &mut process.end, if ended.is_none() => {
+                if let ProcessEnd::Cut(why) = end {
+                    return Err(cut(why));
+                }
+                ended = Some(end);
+            }
             result = &mut feed, if !fed => {
                 result?;
                 fed = true;
@@ -210,18 +232,19 @@ async fn pump(
     if let Some(hear) = on_stderr.as_mut() {
         lines.finish(hear);
     }
-    match process.end().await {
-        ProcessEnd::Exited(rc) => Ok(End {
+    match ended {
+        Some(ProcessEnd::Exited(rc)) => Ok(End {
             rc,
             stdout: out.text(),
             stderr: err.text(),
         }),
-        ProcessEnd::NotStarted(message) => Err(KubernetesError::NotStarted {
+        Some(ProcessEnd::NotStarted(message)) => Err(KubernetesError::NotStarted {
             command: program.clone(),
             target: target.name(),
             message,
         }),
-        ProcessEnd::Cut(why) => Err(cut(why)),
+        Some(ProcessEnd::Cut(why)) => Err(cut(why)),
+        None => Err(cut("no status came".into())),
     }
 }
 
