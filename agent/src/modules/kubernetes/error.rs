@@ -117,23 +117,8 @@ pub enum KubernetesError {
         names: Vec<String>,
     },
     /// Something did not get ready in time.
-    #[error(
-        "wait until {what} in namespace `{namespace}` {condition}: not after {seconds} s: {state}"
-    )]
-    NotReady {
-        /// What was waited for.
-        what: String,
-        /// Where.
-        namespace: String,
-        /// Which state was waited for.
-        condition: String,
-        /// How long.
-        seconds: u64,
-        /// What it says of itself.
-        state: String,
-        /// Its events and last words.
-        said: Vec<String>,
-    },
+    #[error("wait until {} in namespace `{}` {}: not after {} s: {}", .0.what, .0.namespace, .0.condition, .0.seconds, .0.state())]
+    NotReady(Box<Waited>),
     /// A pod cannot be restarted by deleting it.
     #[error(
         "restart pod `{pod}`: nothing would make another one, as it belongs to no ReplicaSet or the like"
@@ -194,6 +179,38 @@ pub enum KubernetesError {
     /// A path on this host.
     #[error(transparent)]
     Path(#[from] PathError),
+}
+
+/// A wait that was in vain.
+#[derive(Debug)]
+pub struct Waited {
+    /// What was waited for.
+    pub what: String,
+    /// Where.
+    pub namespace: String,
+    /// Which state was waited for; completes "wait until they …".
+    pub condition: String,
+    /// How long.
+    pub seconds: u64,
+    /// What each says of itself, in a line.
+    pub states: Vec<String>,
+    /// Their events and last words.
+    pub said: Vec<String>,
+}
+
+impl Waited {
+    /// The states, and the last of the last words; all of them are in the result and in the log.
+    fn state(&self) -> String {
+        let states = if self.states.is_empty() {
+            "there is none".to_owned()
+        } else {
+            self.states.join("; ")
+        };
+        match self.said.last() {
+            Some(last) => format!("{states}; it says: {last}"),
+            None => states,
+        }
+    }
 }
 
 fn places(paths: &[PathBuf]) -> String {
@@ -260,7 +277,7 @@ impl ModuleFailure for KubernetesError {
             Self::NoPod { .. } => "kubernetes::no_pod",
             Self::ManyPods { .. } => "kubernetes::many_pods",
             Self::NoContainer { .. } => "kubernetes::no_container",
-            Self::NotReady { .. } => "kubernetes::not_ready",
+            Self::NotReady(_) => "kubernetes::not_ready",
             Self::NoController { .. } => "kubernetes::no_controller",
             Self::StreamCut { .. } => "kubernetes::stream_cut",
             Self::NotStarted { .. } => "kubernetes::not_started",
@@ -310,9 +327,10 @@ impl ModuleFailure for KubernetesError {
             Self::ManyPods { .. } => {
                 "name one with `pod`, narrow `label_selectors`, or wait until the old one is gone".into()
             }
-            Self::NotReady { namespace, .. } => format!(
-                "`kubectl describe pod -n {namespace}` says more; nothing is done twice: the same \
-                 command waits on"
+            Self::NotReady(waited) => format!(
+                "`kubectl describe pod -n {}` says more; nothing is done twice: the same \
+                 command waits on",
+                waited.namespace
             ),
             Self::StreamCut { .. } => {
                 "whether the command came to its end is not known: look at what it changes. Is the \
@@ -338,8 +356,8 @@ impl ModuleFailure for KubernetesError {
                 map.insert("stdout".into(), stdout.as_str().into());
                 map.insert("stderr".into(), stderr.as_str().into());
             }
-            Self::NotReady { said, .. } => {
-                map.insert("said".into(), said.clone().into());
+            Self::NotReady(waited) => {
+                map.insert("said".into(), waited.said.clone().into());
             }
             Self::ManyPods { names, .. } => {
                 map.insert("pods".into(), names.clone().into());

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::client::Cluster;
 use super::connect::with_cluster;
-use super::error::KubernetesError;
+use super::error::{KubernetesError, Waited};
 use super::kind::ObjectKind;
 use super::pods;
 use crate::modules::context::TaskContext;
@@ -164,16 +164,14 @@ impl K8sInfo {
                 for pod in others.iter().filter(|object| object["kind"] == "Pod") {
                     said.extend(pods::said_by(&cluster, pod).await);
                 }
-                return Err(not_ready(
-                    NotReady {
-                        what,
-                        namespace,
-                        condition: self.condition(),
-                        seconds: self.wait_timeout,
-                    },
-                    &states,
+                return Err(KubernetesError::NotReady(Box::new(Waited {
+                    what,
+                    namespace,
+                    condition: self.condition(),
+                    seconds: self.wait_timeout,
+                    states,
                     said,
-                ));
+                })));
             }
             let what = format!("{} of {}", ready.len(), found.len());
             ctx.progress
@@ -181,35 +179,6 @@ impl K8sInfo {
             let left = deadline.saturating_duration_since(Instant::now());
             tokio::time::sleep(Duration::from_secs(self.wait_sleep.max(1)).min(left)).await;
         }
-    }
-}
-
-/// What was waited for in vain.
-pub(super) struct NotReady {
-    pub what: String,
-    pub namespace: String,
-    pub condition: String,
-    pub seconds: u64,
-}
-
-/// The error of who waited in vain, with what the objects say.
-pub(super) fn not_ready(waited: NotReady, states: &[String], said: Vec<String>) -> KubernetesError {
-    let mut state = if states.is_empty() {
-        "there is none".to_owned()
-    } else {
-        states.join("; ")
-    };
-    // The last words stand in the message; all of them in the result and the log.
-    if let Some(last) = said.last() {
-        state = format!("{state}; it says: {last}");
-    }
-    KubernetesError::NotReady {
-        what: waited.what,
-        namespace: waited.namespace,
-        condition: waited.condition,
-        seconds: waited.seconds,
-        state,
-        said,
     }
 }
 
@@ -225,8 +194,8 @@ impl Module for K8sInfo {
             () = ctx.cancel.cancelled() => return Err(ModuleError::Cancelled),
             found = self.find(ctx) => found,
         };
-        if let Err(KubernetesError::NotReady { said, .. }) = &found {
-            for line in said {
+        if let Err(KubernetesError::NotReady(waited)) = &found {
+            for line in &waited.said {
                 ctx.progress.line(ctx.redactor.text(line));
             }
         }

@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::client::Cluster;
-use super::error::KubernetesError;
-use super::info::{NotReady, not_ready};
+use super::error::{KubernetesError, Waited};
 use super::kind::ObjectKind;
 use super::pods::{self, Wanted, controller_of, is_leaving, name_of, uid_of};
 use crate::modules::context::TaskContext;
@@ -320,13 +319,14 @@ impl Restart {
         for pod in of_interest.iter().filter(|object| object["kind"] == "Pod") {
             said.extend(pods::said_by(cluster, pod).await);
         }
-        let waited = NotReady {
+        KubernetesError::NotReady(Box::new(Waited {
             what: format!("the replacements of {}", self.name()),
             namespace: self.namespace.clone(),
             condition: "are ready".into(),
             seconds: patience.seconds,
-        };
-        not_ready(waited, &states, said)
+            states,
+            said,
+        }))
     }
 }
 

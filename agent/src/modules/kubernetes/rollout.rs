@@ -140,8 +140,8 @@ impl K8sRollout {
             () = ctx.cancel.cancelled() => return Err(ModuleError::Cancelled),
             waited = restart.wait(ctx, cluster, self.patience()) => waited,
         };
-        if let Err(KubernetesError::NotReady { said, .. }) = &waited {
-            for line in said {
+        if let Err(KubernetesError::NotReady(waited)) = &waited {
+            for line in &waited.said {
                 ctx.progress.line(ctx.redactor.text(line));
             }
         }
