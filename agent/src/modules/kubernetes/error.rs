@@ -239,28 +239,6 @@ impl KubernetesError {
             message: message.into(),
         }
     }
-
-    /// What unpacking an archive says, as a failed copy.
-    pub(super) fn of_archive(error: DockerError, from: &str, to: &str) -> Self {
-        match error {
-            DockerError::Path(error) => Self::Path(error),
-            error => Self::Copy {
-                from: from.to_owned(),
-                to: to.to_owned(),
-                message: error.to_string(),
-            },
-        }
-    }
-
-    /// Tells whether it only says that what is looked for is not there yet: in check mode, where nothing
-    /// was deployed.
-    #[must_use]
-    pub fn is_absence(&self) -> bool {
-        matches!(
-            self,
-            Self::NoKubeconfig { .. } | Self::Unreachable { .. } | Self::NoPod { .. }
-        )
-    }
 }
 
 impl ModuleFailure for KubernetesError {
@@ -372,5 +350,29 @@ impl ModuleFailure for KubernetesError {
             _ => {}
         }
         map
+    }
+}
+
+impl KubernetesError {
+    /// What unpacking an archive says, as a failed copy.
+    pub(super) fn of_archive(error: DockerError, from: &str, to: &str) -> Self {
+        match error {
+            DockerError::Path(error) => Self::Path(error),
+            error => Self::Copy {
+                from: from.to_owned(),
+                to: to.to_owned(),
+                message: error.to_string(),
+            },
+        }
+    }
+
+    /// Tells whether it only says that what is looked for is not there yet: in check mode, where nothing
+    /// was deployed.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::NoKubeconfig { .. } | Self::Unreachable { .. } | Self::NoPod { .. }
+        )
     }
 }
