@@ -36,6 +36,10 @@ const BY_HAND: &[(&str, &str)] = &[
         "Paths that must be on one filesystem are on two",
     ),
     (
+        "kubernetes::command_failed",
+        "A command in a pod ended with another code than 0",
+    ),
+    (
         "playbook::template",
         "A template or expression cannot be rendered",
     ),

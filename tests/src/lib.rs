@@ -17,6 +17,8 @@ pub mod golden;
 pub mod hash;
 pub mod hosts;
 pub mod images;
+pub mod kubernetes;
+pub mod ldap_update;
 pub mod migration;
 pub mod scene;
 pub mod schema;

@@ -2,11 +2,10 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use lab::directory::VERSIONS;
 use lab::images::{docker, new_slapd};
+use lab::ldap_update::{applied, by_script, checksums, content, copy_of};
 use lab::migration::{Migration, Running};
 use lab::site::{Scale, Site};
 use lab::slapd::{Slapd, SlapdOptions};
@@ -25,82 +24,13 @@ fn offline(migration: &Migration) -> Outcome {
     Ok(())
 }
 
-fn copy_of(site: &Site, name: &str) -> Result<std::path::PathBuf, Box<dyn Error>> {
-    let copy = site.root.join(name);
-    fs::create_dir(&copy)?;
-    for dir in [site.ldap_dir(), site.slapd_config_dir()] {
-        let status = Command::new("cp").arg("-a").arg(&dir).arg(&copy).status()?;
-        assert!(status.success());
-    }
-    Ok(copy)
-}
-
-/// Entries of data and configuration, as slapcat writes them, of a site's two directories.
-fn content(data: &Path, config: &Path) -> Result<(Vec<String>, Vec<String>), Box<dyn Error>> {
-    let slapd = Slapd::start(
-        &new_slapd()?,
-        Some((data, config)),
-        &SlapdOptions::default(),
-    )?;
-    let content = (slapd.data()?, slapd.config()?);
-    slapd.stop()?;
-    Ok(content)
-}
-
-/// The same steps by the image's own scripts, on a copy, without an interruption.
-fn by_script(copy: &Path) -> Result<(Vec<String>, Vec<String>), Box<dyn Error>> {
-    let directories = (copy.join("ldap"), copy.join("slapd.d"));
-    let slapd = Slapd::start(
-        &new_slapd()?,
-        Some((&directories.0, &directories.1)),
-        &SlapdOptions::default(),
-    )?;
-    let run = |command: &[&str]| -> Outcome {
-        let (code, text) = slapd.run(command)?;
-        assert_eq!(code, Some(0), "{command:?}: {text}");
-        Ok(())
-    };
-    run(&["update-schema"])?;
-    for version in VERSIONS {
-        run(&["update-data", version])?;
-    }
-    run(&["init-role", "auth", "root"])?;
-    run(&["assign-role-to-user", "auth", "user"])?;
-    run(&["unassign-role-from-user", "auth", "root"])?;
-    slapd.modify(&format!(
-        "dn: dicomDeviceName=kaapana,cn=Devices,cn=DICOM Configuration,{}\nchangetype: modify\n\
-         add: dcmRemapRetrieveURL\ndcmRemapRetrieveURL: https://kaapana.example.org\n",
-        lab::directory::BASE
-    ))?;
-    let content = (slapd.data()?, slapd.config()?);
-    slapd.stop()?;
-    Ok(content)
-}
-
-/// The lines that `ldif_apply` wrote of records that it applied.
-fn applied(migration: &Migration) -> usize {
-    let runs = migration.agent.journal_path().with_file_name("runs");
-    let logs = fs::read_dir(runs)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .flat_map(|run| fs::read_dir(run.path()).into_iter().flatten().flatten());
-    logs.map(|log| fs::read_to_string(log.path()).unwrap_or_default())
-        .map(|text| {
-            text.lines()
-                .filter(|line| line.ends_with(": applied"))
-                .count()
-        })
-        .sum()
-}
-
 #[test]
 fn a_run_killed_in_the_middle_of_a_file_ends_like_one_that_was_not() -> Outcome {
     let migration = Migration::begin(Scale::S)?;
     offline(&migration)?;
     let site = &migration.site;
     let copy = copy_of(site, "by-script")?;
-    let original = content_kept(site)?;
+    let original = checksums(&site.fast_data_dir, "")?;
 
     let mut run = migration.start()?;
     run.wait_for("the middle of the records", || applied(&migration) > 150)?;
@@ -124,7 +54,7 @@ fn a_run_killed_in_the_middle_of_a_file_ends_like_one_that_was_not() -> Outcome 
     assert_eq!(config, expected_config);
 
     // The old directory is kept as it was; nothing of the work is left.
-    assert_eq!(content_kept_in(&site.fast_data_dir, "-old")?, original);
+    assert_eq!(checksums(&site.fast_data_dir, "-old")?, original);
     for gone in ["ldap-new", "slapd.d-new"] {
         assert!(!site.fast_data_dir.join(gone).exists(), "{gone}");
     }
@@ -138,23 +68,6 @@ fn a_run_killed_in_the_middle_of_a_file_ends_like_one_that_was_not() -> Outcome 
         "a password is in the journal"
     );
     Ok(())
-}
-
-/// Checksums of the directory's files, without the lock file, which every start of a server writes.
-fn content_kept(site: &Site) -> Result<String, Box<dyn Error>> {
-    content_kept_in(&site.fast_data_dir, "")
-}
-
-fn content_kept_in(fast: &Path, suffix: &str) -> Result<String, Box<dyn Error>> {
-    let script = "for dir in ldap slapd.d; do cd \"$1/$dir$2\"; \
-                  find . -type f ! -name lock.mdb | sort | xargs sha256sum; done";
-    let output = Command::new("sh")
-        .args(["-ec", script, "sh"])
-        .arg(fast)
-        .arg(suffix)
-        .output()?;
-    assert!(output.status.success());
-    Ok(String::from_utf8(output.stdout)?)
 }
 
 #[test]
@@ -171,7 +84,7 @@ fn what_the_offline_variant_needs_is_looked_for_before_anything_is_done() -> Out
         Ok(())
     };
     migration.agent.set(&json!({"ldap_update": "later"}))?;
-    must_stop(&["`confirm` or `offline` is expected"])?;
+    must_stop(&["`confirm`, `offline` or `pod` is expected"])?;
     migration.agent.set(&json!({"ldap_update": "offline"}))?;
     must_stop(&["`slapd_image` is empty"])?;
     offline(&migration)?;

@@ -10,6 +10,7 @@ use super::confirm::Terminal;
 use super::exit::Failure;
 use super::extra_vars;
 use crate::engine::{Engine, Host, Operator, RunOptions};
+use crate::modules::kubernetes::ClusterEnvironment;
 use crate::playbook::load::LoadOptions;
 use crate::playbook::validate::{Checked, KnownNames, check};
 use crate::state::{Lock, StateDir, StateError};
@@ -132,11 +133,21 @@ pub(super) fn engine(
         tags: args.tags.clone(),
         skip_tags: args.skip_tags.clone(),
         operator,
+        cluster: std::sync::Arc::new(cluster()),
         confirm: std::sync::Arc::new(ask),
         cancel,
     };
     let state = state_dir(global, Some(&args.playbook));
     Ok(Engine::new(checked.playbook, &state, options)?)
+}
+
+/// Where this process would find a kubeconfig.
+fn cluster() -> ClusterEnvironment {
+    ClusterEnvironment {
+        kubeconfig: std::env::var_os("KUBECONFIG"),
+        home: std::env::home_dir(),
+        in_cluster: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+    }
 }
 
 /// Who runs, from where, with which words.

@@ -163,7 +163,8 @@ impl<'p> Session<'p> {
                     return self.finish(place, work, attempt, How::Ran, outcome, since);
                 }
                 Try::Failed(failure) => {
-                    if attempt_number > retries {
+                    // Another try might do it twice.
+                    if attempt_number > retries || failure.unknown {
                         let print = work.fingerprint.clone();
                         return self.failed(place, &failure, print, attempt, since);
                     }

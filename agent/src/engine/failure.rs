@@ -18,6 +18,8 @@ pub(super) struct Failure {
     pub help: Option<String>,
     /// Return values that are known in spite of it.
     pub result: Map<String, Value>,
+    /// Whether the effect may be there all the same.
+    pub unknown: bool,
 }
 
 impl Failure {
@@ -27,6 +29,7 @@ impl Failure {
             message: message.into(),
             help: None,
             result: Map::new(),
+            unknown: false,
         }
     }
 
@@ -39,6 +42,7 @@ impl Failure {
                 message: describe(error),
                 help: failure.help(),
                 result: failure.result(),
+                unknown: failure.is_outcome_unknown(),
             }),
         }
     }
@@ -50,6 +54,7 @@ impl Failure {
             message: format!("{}: {}", problem.at, problem.message),
             help: problem.help.clone(),
             result: Map::new(),
+            unknown: false,
         }
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::modules::context::Confirm;
+use crate::modules::kubernetes::ClusterEnvironment;
 use crate::playbook::model::Vars;
 
 /// Who runs, and from where: written into the journal.
@@ -85,6 +86,8 @@ pub struct RunOptions {
     pub redo_reason: String,
     /// Who runs.
     pub operator: Operator,
+    /// Where a kubeconfig is looked for.
+    pub cluster: Arc<ClusterEnvironment>,
     /// Answers `pause`.
     pub confirm: Arc<dyn Confirm>,
     /// Fires on SIGINT and SIGTERM.

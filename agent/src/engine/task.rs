@@ -263,19 +263,22 @@ impl<'p> Session<'p> {
             (fingerprint.clone(), hidden.clone()),
         );
         let message = engine.redactor.text(&failure.message);
-        self.record(Body::TaskFinished {
-            task: place.identity.clone(),
-            attempt,
-            status: kept,
-            how: How::Ran,
-            fingerprint,
-            arguments: Value::Null,
-            result: hidden,
-            outputs: Vec::new(),
-            summary: None,
-            error: Some(message.clone()),
-            duration_ms: millis(since.elapsed()),
-        })?;
+        // Without a finish record the attempt stays open: the next run asks the module what became of it.
+        if ignored || !failure.unknown || attempt.is_none() {
+            self.record(Body::TaskFinished {
+                task: place.identity.clone(),
+                attempt,
+                status: kept,
+                how: How::Ran,
+                fingerprint,
+                arguments: Value::Null,
+                result: hidden,
+                outputs: Vec::new(),
+                summary: None,
+                error: Some(message.clone()),
+                duration_ms: millis(since.elapsed()),
+            })?;
+        }
         self.finished_event(place, status, &result, Some(message), since);
         Ok(UnitEnd { status, result })
     }

@@ -162,6 +162,7 @@ impl Engine {
             confirm: self.options.confirm.clone(),
             // Until a run says which journal it is that vouches for what lies there.
             quarantine: self.quarantine(""),
+            cluster: self.options.cluster.clone(),
             docker: self.docker.clone(),
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::files::quarantine::Quarantine;
+use super::kubernetes::ClusterEnvironment;
 use crate::event::Unit;
 use crate::redact::Redactor;
 
@@ -104,6 +105,8 @@ pub struct TaskContext {
     pub confirm: Arc<dyn Confirm>,
     /// Where things wait that a task takes away.
     pub quarantine: Quarantine,
+    /// Where a kubeconfig is looked for.
+    pub cluster: Arc<ClusterEnvironment>,
     /// The Docker connection, made by the first who needs it.
     pub docker: Arc<OnceCell<Docker>>,
 }
@@ -151,6 +154,7 @@ impl TaskContext {
                 own: base_dir.join("state/quarantine"),
                 state_id: "state-1".into(),
             },
+            cluster: Arc::default(),
             docker: Arc::new(OnceCell::new()),
         }
     }

@@ -17,6 +17,12 @@ pub trait ModuleFailure: Error + Send + Sync + 'static {
         None
     }
 
+    /// Whether its effect may be there all the same, whole or in part: the next run then asks the module
+    /// what became of the attempt, as after an interruption.
+    fn is_outcome_unknown(&self) -> bool {
+        false
+    }
+
     /// Return values that are known in spite of the failure (`rc`, `stdout`, …).
     fn result(&self) -> Map<String, Value> {
         Map::new()

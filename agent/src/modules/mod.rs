@@ -5,6 +5,7 @@ pub mod control;
 pub mod docker;
 pub mod error;
 pub mod files;
+pub mod kubernetes;
 pub mod ldap;
 pub mod module;
 pub mod postgres;

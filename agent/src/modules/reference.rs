@@ -171,6 +171,26 @@ const NOTES: &[Notes] = &[
         check_mode: LOOKS,
     },
     Notes {
+        name: "k8s_cp",
+        recovery: "removes its half files, compares by SHA-256 and copies what differs",
+        check_mode: "predicts where the pod is there; otherwise skipped",
+    },
+    Notes {
+        name: "k8s_exec",
+        recovery: "*unknown*: you are asked, unless `done_when` is true",
+        check_mode: "skipped",
+    },
+    Notes {
+        name: "k8s_info",
+        recovery: "looks, and waits, again",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "k8s_rollout",
+        recovery: "by the uids of the pods that were there before: all of them still there: *not done*; otherwise what was begun is ended, and waited for",
+        check_mode: "predicts where the pods are there; otherwise skipped",
+    },
+    Notes {
         name: "ldap_attrs",
         recovery: "looks what is there, and changes the rest",
         check_mode: "predicts where the directory can be reached; otherwise skipped",

@@ -3,13 +3,14 @@
 use std::sync::LazyLock;
 
 use super::module::ModuleSpec;
-use super::{control, docker, files, ldap, postgres};
+use super::{control, docker, files, kubernetes, ldap, postgres};
 
 static MODULES: LazyLock<Vec<ModuleSpec>> = LazyLock::new(|| {
     let mut modules = [
         control::modules(),
         docker::modules(),
         files::modules(),
+        kubernetes::modules(),
         ldap::modules(),
         postgres::modules(),
     ]

@@ -110,10 +110,14 @@ pub enum Step {
 }
 
 impl Step {
-    /// Tells whether the step takes something away together with everything inside.
+    /// Tells whether the step takes something away together with everything inside; a person who confirms
+    /// answers for all of it.
     #[must_use]
     pub fn takes_a_whole(&self) -> bool {
-        matches!(self, Self::SetAside { .. } | Self::RemoveContainer { .. })
+        matches!(
+            self,
+            Self::SetAside { .. } | Self::RemoveContainer { .. } | Self::Confirm { .. }
+        )
     }
 }
 

@@ -66,7 +66,7 @@ impl TypedModule for DockerContainerCopyFrom {
 }
 
 /// One file that was found in the archive: relative path, size, SHA-256.
-type Found = (PathBuf, u64, String);
+pub(in crate::modules) type Found = (PathBuf, u64, String);
 
 impl DockerContainerCopyFrom {
     /// Runs `work` with the container to read from: an existing one, or a made and never started one
@@ -173,13 +173,13 @@ impl DockerContainerCopyFrom {
 }
 
 /// Blocking reader over chunks that an async task sends.
-struct ChannelReader {
+pub(in crate::modules) struct ChannelReader {
     receiver: mpsc::Receiver<io::Result<bytes::Bytes>>,
     current: bytes::Bytes,
 }
 
 impl ChannelReader {
-    fn new(receiver: mpsc::Receiver<io::Result<bytes::Bytes>>) -> Self {
+    pub(in crate::modules) fn new(receiver: mpsc::Receiver<io::Result<bytes::Bytes>>) -> Self {
         Self {
             receiver,
             current: bytes::Bytes::new(),
@@ -205,7 +205,7 @@ impl Read for ChannelReader {
 ///
 /// Docker's archive of `/sql` holds `sql/`, `sql/a`, …: the first component is dropped for a folder
 /// and kept for a file. Each file is written beside its place, synced, and renamed.
-fn unpack_archive(
+pub(in crate::modules) fn unpack_archive(
     reader: impl Read,
     origin: &str,
     path: &str,
@@ -293,7 +293,10 @@ fn write_file(from: &mut impl Read, place: &Path) -> Result<(u64, String), Docke
 }
 
 /// Copies everything and returns its size and SHA-256.
-fn hash_into(from: &mut impl Read, to: &mut impl io::Write) -> io::Result<(u64, String)> {
+pub(in crate::modules) fn hash_into(
+    from: &mut impl Read,
+    to: &mut impl io::Write,
+) -> io::Result<(u64, String)> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
     let mut total = 0;
@@ -309,7 +312,7 @@ fn hash_into(from: &mut impl Read, to: &mut impl io::Write) -> io::Result<(u64, 
 }
 
 /// Returns the SHA-256 of a file that is there, or nothing.
-fn hash_of(path: &Path) -> Option<String> {
+pub(in crate::modules) fn hash_of(path: &Path) -> Option<String> {
     let mut file = std::fs::File::open(path).ok()?;
     hash_into(&mut file, &mut io::sink())
         .ok()
@@ -403,7 +406,7 @@ impl Module for DockerContainerCopyFrom {
 }
 
 /// Removes what a killed attempt left in the folder and below.
-fn remove_partials(dest: &Path) -> Result<(), DockerError> {
+pub(in crate::modules) fn remove_partials(dest: &Path) -> Result<(), DockerError> {
     let Ok(entries) = std::fs::read_dir(dest) else {
         return Ok(());
     };

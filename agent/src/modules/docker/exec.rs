@@ -82,10 +82,10 @@ pub struct ExecEnd {
 
 /// Keeps the last [`CAPTURE_LIMIT`] bytes.
 #[derive(Default)]
-struct Tail(Vec<u8>);
+pub(in crate::modules) struct Tail(Vec<u8>);
 
 impl Tail {
-    fn push(&mut self, bytes: &[u8]) {
+    pub(in crate::modules) fn push(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
         // Cut seldom, so that a long output costs one copy a quarter of a megabyte.
         if self.0.len() > 2 * CAPTURE_LIMIT {
@@ -93,7 +93,7 @@ impl Tail {
         }
     }
 
-    fn text(mut self) -> String {
+    pub(in crate::modules) fn text(mut self) -> String {
         if self.0.len() > CAPTURE_LIMIT {
             self.0.drain(..self.0.len() - CAPTURE_LIMIT);
         }
@@ -103,10 +103,10 @@ impl Tail {
 
 /// Cuts a stream into lines for a listener.
 #[derive(Default)]
-struct Lines(Vec<u8>);
+pub(in crate::modules) struct Lines(Vec<u8>);
 
 impl Lines {
-    fn push(&mut self, bytes: &[u8], hear: &mut (dyn FnMut(&str) + Send)) {
+    pub(in crate::modules) fn push(&mut self, bytes: &[u8], hear: &mut (dyn FnMut(&str) + Send)) {
         self.0.extend_from_slice(bytes);
         while let Some(end) = self.0.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.0.drain(..=end).collect();
@@ -117,7 +117,7 @@ impl Lines {
         }
     }
 
-    fn finish(&mut self, hear: &mut (dyn FnMut(&str) + Send)) {
+    pub(in crate::modules) fn finish(&mut self, hear: &mut (dyn FnMut(&str) + Send)) {
         if !self.0.is_empty() {
             hear(String::from_utf8_lossy(&self.0).trim_end());
             self.0.clear();

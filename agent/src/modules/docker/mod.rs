@@ -5,7 +5,7 @@ pub mod client;
 mod compare;
 mod container;
 mod container_exec;
-mod copy_from;
+pub(in crate::modules) mod copy_from;
 pub mod error;
 pub mod exec;
 mod image;

@@ -239,10 +239,9 @@ impl Module for LdifApply {
             return Ok(Plan::CannotPredict);
         }
         let script = self.source().read(ctx)?;
-        if !self.login().is_known(ctx) {
+        let Some(directory) = self.login().directory_if_there(ctx).await? else {
             return Ok(Plan::CannotPredict);
-        }
-        let directory = self.login().directory(ctx).await?;
+        };
         let open = cancellable(&ctx.cancel, open_records(&directory, &script)).await?;
         if open.is_empty() {
             return Ok(Plan::InSync);

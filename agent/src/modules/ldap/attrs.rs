@@ -161,10 +161,9 @@ fn word(kind: ModificationKind) -> &'static str {
 impl Module for LdapAttrs {
     async fn check(&self, ctx: &TaskContext) -> Result<Plan, ModuleError> {
         self.wanted()?;
-        if !self.login().is_known(ctx) {
+        let Some(directory) = self.login().directory_if_there(ctx).await? else {
             return Ok(Plan::CannotPredict);
-        }
-        let directory = self.login().directory(ctx).await?;
+        };
         let changes = cancellable(&ctx.cancel, self.changes(&directory)).await?;
         if changes.is_empty() {
             return Ok(Plan::InSync);

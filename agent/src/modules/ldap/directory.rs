@@ -1,14 +1,14 @@
 //! A directory over a connection. The only file that knows the `ldap3` crate.
 //!
-//! Plain LDAP, without TLS: a directory is reached through loopback or through a container. Another stream
-//! (an exec into a pod) fits in [`Directory::connect`]: the crate takes one that is open already.
+//! Plain LDAP, without TLS: a directory is reached through loopback, through a container, or through a
+//! command in a pod ([`Directory::over`]).
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::time::Duration;
 
 use ldap3::asn1::StructureTag;
-use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError as Raw, LdapResult, Mod};
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError as Raw, LdapResult, Mod, StdStream};
 use tokio_util::sync::CancellationToken;
 
 pub use ldap3::Scope;
@@ -16,6 +16,7 @@ pub use ldap3::Scope;
 use super::error::{LdapError, RefusedBy};
 use super::ldif::{Attribute, Modification, ModificationKind};
 use crate::modules::error::ModuleError;
+use crate::modules::kubernetes::bridge::{Bridge, Why};
 
 /// How long the server may take to answer the first time, and each later time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,6 +55,8 @@ impl Entry {
 pub struct Directory {
     ldap: Ldap,
     address: String,
+    /// Of a connection through a pod.
+    why: Option<Why>,
 }
 
 impl std::fmt::Debug for Directory {
@@ -70,8 +73,34 @@ impl Directory {
     pub async fn connect(address: &str, user: Option<(&str, &str)>) -> Result<Self, LdapError> {
         let settings = LdapConnSettings::new().set_conn_timeout(CONNECT_TIMEOUT);
         let url = format!("ldap://{address}");
-        let made = LdapConnAsync::with_settings(settings, &url).await;
-        let (connection, ldap) = made.map_err(|error| broken("connect", address, error))?;
+        Self::begin(settings, &url, address, None, user).await
+    }
+
+    /// As [`Directory::connect`], through a command in a pod.
+    ///
+    /// # Errors
+    /// As [`Directory::connect`].
+    pub async fn over(
+        bridge: Bridge,
+        address: &str,
+        user: Option<(&str, &str)>,
+    ) -> Result<Self, LdapError> {
+        let stream = StdStream::Unix(bridge.stream);
+        let settings = LdapConnSettings::new().set_std_stream(stream);
+        // The address is not used, as the stream is there; its scheme says what stream it is.
+        Self::begin(settings, "ldapi://pod", address, Some(bridge.why), user).await
+    }
+
+    async fn begin(
+        settings: LdapConnSettings,
+        url: &str,
+        address: &str,
+        why: Option<Why>,
+        user: Option<(&str, &str)>,
+    ) -> Result<Self, LdapError> {
+        let made = LdapConnAsync::with_settings(settings, url).await;
+        let (connection, ldap) =
+            made.map_err(|error| broken("connect", address, why.as_ref(), error))?;
         // Ends with the last handle; what breaks it is reported by the operation that was under way.
         tokio::spawn(async move {
             let _ = connection.drive().await;
@@ -79,6 +108,7 @@ impl Directory {
         let directory = Self {
             ldap,
             address: address.to_owned(),
+            why,
         };
         if let Some((bind_dn, password)) = user {
             directory.bind(bind_dn, password).await?;
@@ -93,7 +123,7 @@ impl Directory {
             .with_timeout(CONNECT_TIMEOUT)
             .simple_bind(bind_dn, password)
             .await
-            .map_err(|error| broken("bind", &self.address, error))?;
+            .map_err(|error| self.broken("bind", error))?;
         match bound.rc {
             0 => Ok(()),
             INVALID_CREDENTIALS => Err(LdapError::InvalidCredentials {
@@ -111,6 +141,10 @@ impl Directory {
                 .to_string(),
             }),
         }
+    }
+
+    fn broken(&self, action: &str, error: Raw) -> LdapError {
+        broken(action, &self.address, self.why.as_ref(), error)
     }
 
     fn handle(&self) -> Ldap {
@@ -135,7 +169,7 @@ impl Directory {
             Raw::FilterParsing => {
                 LdapError::argument("filter", format!("`{filter}` is no search filter"))
             }
-            error => broken("search", &self.address, error),
+            error => self.broken("search", error),
         };
         let mut ldap = self.handle();
         let mut stream = ldap
@@ -202,9 +236,7 @@ impl Directory {
         value: &[u8],
     ) -> Result<Option<bool>, LdapError> {
         let compared = self.handle().compare(dn, attribute, value).await;
-        let result = compared
-            .map_err(|error| broken("compare", &self.address, error))?
-            .0;
+        let result = compared.map_err(|error| self.broken("compare", error))?.0;
         match result.rc {
             COMPARE_TRUE => Ok(Some(true)),
             COMPARE_FALSE | NO_SUCH_ATTRIBUTE | NO_SUCH_OBJECT => Ok(Some(false)),
@@ -223,11 +255,7 @@ impl Directory {
             .map(|(name, values)| (name.clone().into_bytes(), values.iter().cloned().collect()))
             .collect::<Vec<(Vec<u8>, HashSet<Vec<u8>>)>>();
         let added = self.handle().add(dn, attributes).await;
-        answer(
-            "add",
-            dn,
-            added.map_err(|e| broken("add", &self.address, e))?,
-        )
+        answer("add", dn, added.map_err(|e| self.broken("add", e))?)
     }
 
     /// Changes attributes of an entry, all or none.
@@ -237,11 +265,7 @@ impl Directory {
     pub async fn modify(&self, dn: &str, changes: &[Modification]) -> Result<(), LdapError> {
         let mods = changes.iter().flat_map(in_order).collect();
         let done = self.handle().modify(dn, mods).await;
-        answer(
-            "modify",
-            dn,
-            done.map_err(|e| broken("modify", &self.address, e))?,
-        )
+        answer("modify", dn, done.map_err(|e| self.broken("modify", e))?)
     }
 
     /// Removes an entry without children.
@@ -250,11 +274,7 @@ impl Directory {
     /// The connection breaks, or the server refuses.
     pub async fn delete(&self, dn: &str) -> Result<(), LdapError> {
         let done = self.handle().delete(dn).await;
-        answer(
-            "delete",
-            dn,
-            done.map_err(|e| broken("delete", &self.address, e))?,
-        )
+        answer("delete", dn, done.map_err(|e| self.broken("delete", e))?)
     }
 
     /// Gives an entry another name.
@@ -272,11 +292,7 @@ impl Directory {
             .handle()
             .modifydn(dn, new_rdn, delete_old_rdn, new_superior)
             .await;
-        answer(
-            "rename",
-            dn,
-            done.map_err(|e| broken("rename", &self.address, e))?,
-        )
+        answer("rename", dn, done.map_err(|e| self.broken("rename", e))?)
     }
 }
 
@@ -336,8 +352,18 @@ fn answer(action: &'static str, dn: &str, result: LdapResult) -> Result<(), Ldap
     })
 }
 
-fn broken(action: &str, address: &str, error: Raw) -> LdapError {
+fn broken(action: &str, address: &str, why: Option<&Why>, error: Raw) -> LdapError {
     let message = match error {
+        // What is behind it is known better.
+        Raw::Io { .. }
+        | Raw::OpSend { .. }
+        | Raw::ResultRecv { .. }
+        | Raw::IdScrubSend { .. }
+        | Raw::EndOfStream
+            if why.and_then(Why::text).is_some() =>
+        {
+            why.and_then(Why::text).unwrap_or_default()
+        }
         Raw::Io { source } => source.to_string(),
         Raw::Timeout { .. } => "no answer in time".into(),
         Raw::OpSend { .. }

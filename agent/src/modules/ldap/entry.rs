@@ -119,10 +119,9 @@ impl Module for LdapEntry {
         if self.state == EntryState::Present {
             self.attributes()?;
         }
-        if !self.login().is_known(ctx) {
+        let Some(directory) = self.login().directory_if_there(ctx).await? else {
             return Ok(Plan::CannotPredict);
-        }
-        let directory = self.login().directory(ctx).await?;
+        };
         let found = cancellable(&ctx.cancel, directory.read(&self.dn, &["1.1".into()])).await?;
         Ok(match (self.state, found.is_some()) {
             (EntryState::Present, false) => Plan::NeedsChange(vec![format!("add {}", self.dn)]),

@@ -1,9 +1,12 @@
 //! Where a directory is, and as whom to speak to it.
 
+use std::collections::BTreeMap;
+
 use super::directory::Directory;
 use super::error::LdapError;
-use crate::modules::context::{ServiceHandle, TaskContext};
+use crate::modules::context::TaskContext;
 use crate::modules::error::ModuleError;
+use crate::modules::kubernetes::bridge::{self, InPod};
 
 /// Administrator of the configuration, in the dcm4chee images.
 const CONFIG_ADMIN: &str = "cn=admin,cn=config";
@@ -28,11 +31,15 @@ macro_rules! with_directory {
             /// `ldap://host:port` of the server, instead of a service. No TLS.
             #[serde(default)]
             pub server_uri: Option<String>,
-            /// User. Default: with a service its administrator, `cn=admin` and its LDAP_BASE_DN
+            /// Container of a pod in which the server runs, instead of a service: it is reached through a
+            /// command in there.
+            #[serde(default)]
+            pub in_pod: Option<$crate::modules::kubernetes::bridge::InPod>,
+            /// User. Default: of a service or a pod the administrator, `cn=admin` and its LDAP_BASE_DN
             /// (`dc=dcm4che,dc=org`); otherwise nobody (anonymous).
             #[serde(default)]
             pub bind_dn: Option<String>,
-            /// Password. Default: the service's LDAP_ROOTPASS, for `cn=admin,cn=config` its
+            /// Password. Default: the service's or pod's LDAP_ROOTPASS, for `cn=admin,cn=config` its
             /// LDAP_CONFIGPASS.
             #[serde(default)]
             pub bind_pw: Option<String>,
@@ -43,6 +50,7 @@ macro_rules! with_directory {
                 $crate::modules::ldap::login::Login {
                     service: self.service.clone(),
                     server_uri: self.server_uri.clone(),
+                    in_pod: self.in_pod.clone(),
                     bind_dn: self.bind_dn.clone(),
                     bind_pw: self.bind_pw.clone(),
                 }
@@ -52,6 +60,9 @@ macro_rules! with_directory {
 }
 pub(crate) use with_directory;
 
+/// Where slapd listens in the pod.
+const LDAP_PORT: u16 = 389;
+
 /// The arguments that say where a directory is.
 #[derive(Clone, Default)]
 pub struct Login {
@@ -59,6 +70,8 @@ pub struct Login {
     pub service: Option<String>,
     /// Address, instead of a service.
     pub server_uri: Option<String>,
+    /// Container of a pod, instead of a service.
+    pub in_pod: Option<InPod>,
     /// User.
     pub bind_dn: Option<String>,
     /// Password.
@@ -66,10 +79,25 @@ pub struct Login {
 }
 
 impl Login {
-    /// Tells whether there is a server to talk to. In check mode services are not running.
-    #[must_use]
-    pub fn is_known(&self, ctx: &TaskContext) -> bool {
-        self.server_uri.is_some() || ctx.service(self.service.as_deref()).is_some()
+    /// As [`Login::directory`], or nothing where there is no server to talk to: in check mode services are
+    /// not running, and pods may not be deployed yet.
+    ///
+    /// # Errors
+    /// As [`Login::directory`].
+    pub async fn directory_if_there(
+        &self,
+        ctx: &TaskContext,
+    ) -> Result<Option<Directory>, ModuleError> {
+        if let Some(pod) = &self.in_pod {
+            match pod.find(ctx).await {
+                Ok(_) => {}
+                Err(error) if error.is_absence() => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        } else if self.server_uri.is_none() && ctx.service(self.service.as_deref()).is_none() {
+            return Ok(None);
+        }
+        self.directory(ctx).await.map(Some)
     }
 
     /// Connects and binds.
@@ -77,11 +105,38 @@ impl Login {
     /// # Errors
     /// Nothing says where the server is, it is not there, or it does not let the user in.
     pub async fn directory(&self, ctx: &TaskContext) -> Result<Directory, ModuleError> {
+        if let Some(pod) = &self.in_pod {
+            return self.directory_in(ctx, pod).await;
+        }
         let (address, user) = self.target(ctx)?;
         let user = user
             .as_ref()
             .map(|(bind_dn, password)| (bind_dn.as_str(), password.as_str()));
         super::directory::cancellable(&ctx.cancel, Directory::connect(&address, user)).await
+    }
+
+    async fn directory_in(&self, ctx: &TaskContext, pod: &InPod) -> Result<Directory, ModuleError> {
+        if self.server_uri.is_some() || self.service.is_some() {
+            let message = "give one of `service`, `server_uri` and `in_pod`";
+            return Err(LdapError::argument("in_pod", message).into());
+        }
+        let (cluster, target) = pod.find(ctx).await?;
+        let env = if self.bind_dn.is_some() && self.bind_pw.is_some() {
+            BTreeMap::new()
+        } else {
+            bridge::environment(&cluster, &target, "LDAP_", ctx).await?
+        };
+        let (bind_dn, password) = self.user_of(&target.name(), &env)?;
+        let opened = tokio::select! {
+            biased;
+            () = ctx.cancel.cancelled() => return Err(ModuleError::Cancelled),
+            opened = bridge::open(&cluster, &target, LDAP_PORT) => opened,
+        };
+        let bridge = opened?;
+        let user = Some((bind_dn.as_str(), password.as_str()));
+        let name = target.name();
+        let made = Directory::over(bridge, &name, user);
+        super::directory::cancellable(&ctx.cancel, made).await
     }
 
     /// Returns `host:port`, and user and password.
@@ -108,11 +163,19 @@ impl Login {
                 service.name
             ))
         })?;
-        Ok((address.to_string(), Some(self.user_of(service)?)))
+        let holder = format!("service `{}`", service.name);
+        Ok((
+            address.to_string(),
+            Some(self.user_of(&holder, &service.env)?),
+        ))
     }
 
-    fn user_of(&self, service: &ServiceHandle) -> Result<(String, String), LdapError> {
-        let of_service = |name: &str| service.env.get(name).cloned();
+    fn user_of(
+        &self,
+        holder: &str,
+        env: &BTreeMap<String, String>,
+    ) -> Result<(String, String), LdapError> {
+        let of_service = |name: &str| env.get(name).cloned();
         let bind_dn = self.bind_dn.clone().unwrap_or_else(|| {
             let base = of_service("LDAP_BASE_DN").unwrap_or_else(|| BASE_DN.to_owned());
             format!("cn=admin,{base}")
@@ -126,10 +189,7 @@ impl Login {
         let password = password.ok_or_else(|| {
             LdapError::argument(
                 "bind_pw",
-                format!(
-                    "is missing, and service `{}` has no {variable}",
-                    service.name
-                ),
+                format!("is missing, and {holder} has no {variable}"),
             )
         })?;
         Ok((bind_dn, password))
@@ -153,6 +213,7 @@ fn address_of(uri: &str) -> Result<String, LdapError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::modules::context::ServiceHandle;
     use std::path::Path;
 
     #[test]
