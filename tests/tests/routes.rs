@@ -13,29 +13,24 @@ const FILLED: [&str; 2] = ["public.instance", "public.series"];
 
 #[test]
 fn both_routes_lead_to_the_same_database() -> Result<(), Box<dyn Error>> {
-    for scale in [Scale::S, Scale::M] {
-        let guide = migrated(scale, "guide")?;
-        guide.must_have_ended_right()?;
-        let by_guide = described(&guide)?;
-        drop(guide);
-        let direct = migrated(scale, "direct")?;
-        direct.must_be_passed_over()?;
-        direct.must_leave_nothing()?;
-        let by_short_way = described(&direct)?;
-        assert_eq!(by_guide.schema, by_short_way.schema);
-        assert_eq!(by_guide.sequences, by_short_way.sequences);
-        assert!(by_guide.content.len() > 35, "{}", by_guide.content.len());
-        for (table, sum) in &by_guide.content {
-            assert_eq!(Some(sum), by_short_way.content.get(table), "{table}");
-        }
-        assert_eq!(by_guide.content.len(), by_short_way.content.len());
-        is_short(&direct)?;
-    }
+    let guide = migrated("guide")?;
+    guide.must_have_ended_right()?;
+    let by_guide = described(&guide)?;
+    drop(guide);
+    let direct = migrated("direct")?;
+    direct.must_be_passed_over()?;
+    direct.must_leave_nothing()?;
+    is_short(&direct)?;
+    let by_short_way = described(&direct)?;
+    assert_eq!(by_guide.schema, by_short_way.schema);
+    assert_eq!(by_guide.sequences, by_short_way.sequences);
+    assert!(by_guide.content.len() > 35, "{}", by_guide.content.len());
+    assert_eq!(by_guide.content, by_short_way.content);
     Ok(())
 }
 
-fn migrated(scale: Scale, route: &str) -> Result<Migration, Box<dyn Error>> {
-    let migration = Migration::begin(scale)?;
+fn migrated(route: &str) -> Result<Migration, Box<dyn Error>> {
+    let migration = Migration::begin(Scale::S)?;
     migration.agent.set(&json!({"route": route}))?;
     migration.finish()?;
     Ok(migration)
