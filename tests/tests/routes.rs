@@ -89,7 +89,7 @@ fn is_short(migration: &Migration) -> Result<(), Box<dyn Error>> {
     for done in restored.as_array().into_iter().flatten() {
         assert!(done["values"].as_u64() > Some(0), "{restored}");
     }
-    assert_eq!(ended("restore-work")?["status"], "skipped");
+    assert!(!migration.has_started("restore-work"));
     let services = journal.iter().filter(|r| r["event"] == "service_started");
     let names: Vec<&Value> = services.map(|record| &record["service"]).collect();
     assert_eq!(names, ["pacs_old", "pacs_direct"]);
