@@ -1,5 +1,6 @@
-//! The data path by itself: restore and verification by the agent, and the same by PostgreSQL's own
-//! programs, in turns: `cargo bench --bench data_path -- --scale m`. Prints ratios; tests nothing.
+//! The data path by itself: dump, restore and verification by the agent, and the same by PostgreSQL's own
+//! programs, in turns: `cargo bench --bench data_path -- --scale m`. Prints ratios, and the agent's peak
+//! memory, with `--large-row` also over one row of 200 MB; tests nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +12,10 @@ use lab::agent;
 use lab::error::{LabError, io_error};
 use lab::server::{Server, ServerOptions};
 use lab::site::{Scale, Site};
-use lab::timing::{median, settle, shown};
+use lab::timing::{Watched, median, settle, shown, watched};
 use serde_json::{Value, json};
 
-/// Times restore and verification against psql, pg_restore and pg_dump.
+/// Times dump, restore and verification against psql, pg_restore and pg_dump.
 #[derive(Parser)]
 struct Arguments {
     /// Scales to run.
@@ -23,6 +24,9 @@ struct Arguments {
     /// Runs of each, in turns.
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// Also dump, restore and read a table with one row of 200 MB.
+    #[arg(long)]
+    large_row: bool,
     /// Cargo says so to every bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -58,11 +62,13 @@ struct Bench {
 fn main() -> Result<(), LabError> {
     let arguments = Arguments::parse();
     println!(
-        "| scale | dump, MB | restore: agent, s | psql -1, s | ratio | pg_restore -j2, s | ratio | verification: agent, s | pg_dump to /dev/null, s | ratio | cat, s | COPY to /dev/null, s |"
+        "| scale | dump, MB | dump: agent, s | docker exec pg_dump, s | ratio | restore: agent, s | psql -1, s | ratio | pg_restore -j2, s | ratio | verification: agent, s | pg_dump to /dev/null, s | ratio | cat, s | COPY to /dev/null, s | peak memory: dump, restore, verification, MiB |"
     );
-    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for scale in arguments.scale {
         let bench = Bench::prepare(scale)?;
+        let mut dumps: [Vec<Duration>; 2] = Default::default();
+        let mut peaks = [0; 3];
         let mut restores: [Vec<Duration>; 3] = Default::default();
         let mut reads: [Vec<Duration>; 3] = Default::default();
         for _ in 0..arguments.runs {
@@ -70,9 +76,12 @@ fn main() -> Result<(), LabError> {
                 .into_iter()
                 .zip(&mut restores)
             {
-                times.push(bench.restore(who)?);
+                times.push(bench.restore(who, &mut peaks[1])?);
             }
-            for (time, times) in bench.read()?.into_iter().zip(&mut reads) {
+            for (time, times) in bench.dump_again(&mut peaks[0])?.into_iter().zip(&mut dumps) {
+                times.push(time);
+            }
+            for (time, times) in bench.read(&mut peaks[2])?.into_iter().zip(&mut reads) {
                 times.push(time);
             }
         }
@@ -82,9 +91,12 @@ fn main() -> Result<(), LabError> {
         let ratio =
             |a: &[Duration], b: &[Duration]| median(a).as_secs_f64() / median(b).as_secs_f64();
         println!(
-            "| {} | {} | {} | {} | {:.2} | {} | {:.2} | {} | {} | {:.2} | {:.2} | {} |",
+            "| {} | {} | {} | {} | {:.2} | {} | {} | {:.2} | {} | {:.2} | {} | {} | {:.2} | {:.2} | {} | {} |",
             scale.letter(),
             size.len() / 1_000_000,
+            shown(&dumps[0], 2),
+            shown(&dumps[1], 2),
+            ratio(&dumps[0], &dumps[1]),
             shown(&restores[0], 2),
             shown(&restores[1], 2),
             ratio(&restores[0], &restores[1]),
@@ -95,8 +107,39 @@ fn main() -> Result<(), LabError> {
             ratio(&reads[0], &reads[1]),
             cat.as_secs_f64(),
             shown(&reads[2], 2),
+            peaks.map(|kib| (kib / 1024).to_string()).join(", "),
         );
     }
+    if arguments.large_row {
+        large_row()?;
+    }
+    Ok(())
+}
+
+/// The agent's peak memory over a table with one row of 200 MB.
+fn large_row() -> Result<(), LabError> {
+    let bench = Bench::prepare(Scale::S)?;
+    let server = bench.old_server()?;
+    server.psql(
+        "create table large_row (pk int primary key, t text); \
+         insert into large_row select 1, string_agg(md5(i::text), '') from generate_series(1, 6250000) i",
+    )?;
+    let to = bench.dump("large.sql");
+    let dump = json!({"container": server.name(), "dest": &to});
+    let dumped = bench.agent(&server, "postgresql_dump", dump)?;
+    let read = bench.agent(&server, "postgresql_snapshot", json!({}))?;
+    server.stop()?;
+    let size = fs::metadata(&to).map_err(io_error("inspect", &to))?.len();
+    fs::rename(&to, bench.dump("dump.sql")).map_err(io_error("rename", &to))?;
+    let mut restored = 0;
+    bench.restore(Who::Agent, &mut restored)?;
+    println!(
+        "one row of 200 MB in {} MB: peak memory {} MiB in the dump, {} in the restore, {} in the verification",
+        size / 1_000_000,
+        dumped.peak_kib / 1024,
+        restored / 1024,
+        read.peak_kib / 1024
+    );
     Ok(())
 }
 
@@ -114,16 +157,7 @@ impl Bench {
             .site
             .serve(&bench.site.images.old, &bench.site.postgres_dir())?;
         for (name, format) in [("dump.sql", "plain"), ("dump.custom", "custom")] {
-            let to = bench.dump(name);
-            let file = fs::File::create(&to).map_err(io_error("create", &to))?;
-            let mut dump = Command::new("docker");
-            dump.args(["exec", server.name(), "pg_dump", "-U", server.user()])
-                .args(["-d", server.database(), "--format", format])
-                .stdout(file);
-            let status = dump.status().map_err(io_error("write", &to))?;
-            if !status.success() {
-                return Err(LabError::Unexpected(format!("pg_dump ended with {status}")));
-            }
+            dump_by_hand(&server, &bench.dump(name), format)?;
         }
         server.stop()?;
         Ok(bench)
@@ -133,8 +167,41 @@ impl Bench {
         self.dumps.path().join(name)
     }
 
+    /// The 0.2 server, which sees the folder of the dumps.
+    fn old_server(&self) -> Result<Server, LabError> {
+        let options = ServerOptions {
+            mounts: vec![(self.dumps.path().to_owned(), DUMPS.to_owned())],
+            writable_mounts: true,
+            publish: true,
+            ..ServerOptions::default()
+        };
+        let data = self.site.postgres_dir();
+        Server::start(&self.site.images.old, Some(&data), &options)
+    }
+
+    /// The agent's dump, hashed and synced, and the guide's without a terminal.
+    fn dump_again(&self, peak_kib: &mut u64) -> Result<[Duration; 2], LabError> {
+        let server = self.old_server()?;
+        let login = format!("-U {} -d {}", server.user(), server.database());
+        // Whoever came first would read for the other.
+        server.shell(&format!("pg_dump {login} >/dev/null"))?;
+        let to = self.dump("again.sql");
+        settle()?;
+        let dump = json!({"container": server.name(), "dest": &to});
+        let agent = self.agent(&server, "postgresql_dump", dump)?;
+        *peak_kib = agent.peak_kib.max(*peak_kib);
+        fs::remove_file(&to).map_err(io_error("remove", &to))?;
+        settle()?;
+        let started = Instant::now();
+        dump_by_hand(&server, &to, "plain")?;
+        let by_hand = started.elapsed();
+        fs::remove_file(&to).map_err(io_error("remove", &to))?;
+        server.stop()?;
+        Ok([agent.elapsed, by_hand])
+    }
+
     /// Restores into a fresh, durable server; a checkpoint at the end belongs to it.
-    fn restore(&self, who: Who) -> Result<Duration, LabError> {
+    fn restore(&self, who: Who, peak_kib: &mut u64) -> Result<Duration, LabError> {
         let data =
             tempfile::tempdir_in(&self.site.root).map_err(io_error("create", &self.site.root))?;
         let arguments = RESTORED_INTO
@@ -153,11 +220,11 @@ impl Bench {
         let login = format!("-U {} -d {}", server.user(), server.database());
         let started = Instant::now();
         match who {
-            Who::Agent => self.agent(
-                &server,
-                "postgresql_restore",
-                json!({"src": self.dump("dump.sql")}),
-            )?,
+            Who::Agent => {
+                let restore = json!({"src": self.dump("dump.sql")});
+                let agent = self.agent(&server, "postgresql_restore", restore)?;
+                *peak_kib = agent.peak_kib.max(*peak_kib);
+            }
             Who::Psql => {
                 server.shell(&format!(
                     "psql {login} -X -q -1 -v ON_ERROR_STOP=1 -o /dev/null -f {DUMPS}/dump.sql"
@@ -177,20 +244,15 @@ impl Bench {
     }
 
     /// The agent's verification, pg_dump to nowhere, and what the server alone needs to write all rows out.
-    fn read(&self) -> Result<[Duration; 3], LabError> {
-        let options = ServerOptions {
-            publish: true,
-            ..ServerOptions::default()
-        };
-        let image = &self.site.images.old;
-        let server = Server::start(image, Some(&self.site.postgres_dir()), &options)?;
+    fn read(&self, peak_kib: &mut u64) -> Result<[Duration; 3], LabError> {
+        let server = self.old_server()?;
         let login = format!("-U {} -d {}", server.user(), server.database());
         // Whoever came first would read for the others.
         server.shell(&format!("pg_dump {login} >/dev/null"))?;
         let mut times = [Duration::ZERO; 3];
-        let started = Instant::now();
-        self.agent(&server, "postgresql_snapshot", json!({}))?;
-        times[0] = started.elapsed();
+        let agent = self.agent(&server, "postgresql_snapshot", json!({}))?;
+        *peak_kib = agent.peak_kib.max(*peak_kib);
+        times[0] = agent.elapsed;
         let started = Instant::now();
         server.shell(&format!("pg_dump {login} >/dev/null"))?;
         times[1] = started.elapsed();
@@ -205,7 +267,12 @@ impl Bench {
     }
 
     /// Runs a playbook of one task.
-    fn agent(&self, server: &Server, module: &str, mut arguments: Value) -> Result<(), LabError> {
+    fn agent(
+        &self,
+        server: &Server,
+        module: &str,
+        mut arguments: Value,
+    ) -> Result<Watched, LabError> {
         let folder = tempfile::tempdir_in(self.dumps.path())
             .map_err(io_error("create", self.dumps.path()))?;
         for (name, value) in [
@@ -225,7 +292,21 @@ impl Bench {
             .arg(&playbook)
             .arg("--state-dir")
             .arg(folder.path().join("state"));
-        lab::tool::run(&mut run, "run the agent").map(|_| ())
+        watched(&mut run)
+    }
+}
+
+fn dump_by_hand(server: &Server, to: &Path, format: &str) -> Result<(), LabError> {
+    let file = fs::File::create(to).map_err(io_error("create", to))?;
+    let mut dump = Command::new("docker");
+    dump.args(["exec", server.name(), "pg_dump", "-U", server.user()])
+        .args(["-d", server.database(), "--format", format])
+        .stdout(file);
+    let status = dump.status().map_err(io_error("write", to))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(LabError::Unexpected(format!("pg_dump ended with {status}")))
     }
 }
 

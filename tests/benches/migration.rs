@@ -1,15 +1,15 @@
-//! The whole migration, by the agent and by the guide's own commands in a shell script, in turns on
-//! fresh sites: `cargo bench --bench migration -- --scale s --scale m`. Prints ratios; tests nothing.
+//! The whole migration, by the agent on both routes and by the guide's own commands in a shell script, in
+//! turns on fresh sites: `cargo bench --bench migration -- --scale s --scale m`. Prints ratios; tests nothing.
 
-use std::io;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use lab::agent::{self, Agent};
-use lab::error::{LabError, io_error};
+use lab::error::LabError;
 use lab::site::{Scale, Site};
-use lab::timing::{median, settle, shown};
+use lab::timing::{median, settle, shown, watched};
+use serde_json::{Value, json};
 
 /// Times the whole migration against the guide's commands.
 #[derive(Parser)]
@@ -20,6 +20,12 @@ struct Arguments {
     /// Runs of each, in turns.
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// Leave out the peer that reads every row where the agent does.
+    #[arg(long)]
+    counts_only: bool,
+    /// Print what each task of the agent's runs took.
+    #[arg(long)]
+    tasks: bool,
     /// Cargo says so to every bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -28,9 +34,10 @@ struct Arguments {
 /// What one scale gave.
 #[derive(Default)]
 struct Figures {
+    counts_only: Vec<Duration>,
+    every_row: Vec<Duration>,
     guide: Vec<Duration>,
-    same_steps: Vec<Duration>,
-    agent: Vec<Duration>,
+    direct: Vec<Duration>,
     rerun: Vec<Duration>,
     peak_kib: u64,
 }
@@ -38,27 +45,45 @@ struct Figures {
 fn main() -> Result<(), LabError> {
     let arguments = Arguments::parse();
     println!(
-        "| scale | runs | agent, s | the same steps by hand, s | ratio | the guide, counts only, s | ratio | rerun, ms | agent's peak memory, MiB |"
+        "| scale | runs | by hand, two counts, s | by hand, every row read, s | agent, `route: guide`, s | ratio to counts, every row | agent, `route: direct`, s | ratio to counts, every row | rerun, ms | agent's peak memory, MiB |"
     );
-    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for scale in arguments.scale {
         let mut figures = Figures::default();
         for _ in 0..arguments.runs {
-            figures.guide.push(by_the_guide(scale, false)?);
-            figures.same_steps.push(by_the_guide(scale, true)?);
-            by_the_agent(scale, &mut figures)?;
+            figures.counts_only.push(by_hand(scale, false)?);
+            let direct = by_the_agent(scale, "direct", arguments.tasks, &mut figures)?;
+            figures.direct.push(direct);
+            if !arguments.counts_only {
+                figures.every_row.push(by_hand(scale, true)?);
+            }
+            let guide = by_the_agent(scale, "guide", arguments.tasks, &mut figures)?;
+            figures.guide.push(guide);
         }
-        let agent = median(&figures.agent).as_secs_f64();
-        let ratio = |peer: &[Duration]| agent / median(peer).as_secs_f64();
+        let every_row = !figures.every_row.is_empty();
+        let ratios = |agent: &[Duration]| {
+            let ratio =
+                |peer: &[Duration]| median(agent).as_secs_f64() / median(peer).as_secs_f64();
+            let counts = format!("{:.2}", ratio(&figures.counts_only));
+            match every_row {
+                true => format!("{counts}, {:.2}", ratio(&figures.every_row)),
+                false => counts,
+            }
+        };
         println!(
-            "| {} | {} | {} | {} | {:.2} | {} | {:.2} | {} | {:.1} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} |",
             scale.letter(),
             arguments.runs,
-            shown(&figures.agent, 1),
-            shown(&figures.same_steps, 1),
-            ratio(&figures.same_steps),
+            shown(&figures.counts_only, 1),
+            if every_row {
+                shown(&figures.every_row, 1)
+            } else {
+                "–".into()
+            },
             shown(&figures.guide, 1),
-            ratio(&figures.guide),
+            ratios(&figures.guide),
+            shown(&figures.direct, 1),
+            ratios(&figures.direct),
             median(&figures.rerun).as_millis(),
             figures.peak_kib as f64 / 1024.0,
         );
@@ -68,7 +93,7 @@ fn main() -> Result<(), LabError> {
 
 /// `content`: with the reading of every row that the agent's verification is; else with the guide's two
 /// counts.
-fn by_the_guide(scale: Scale, content: bool) -> Result<Duration, LabError> {
+fn by_hand(scale: Scale, content: bool) -> Result<Duration, LabError> {
     let site = Site::temporary(scale)?;
     settle()?;
     let script = agent::workspace().join("tests/baseline/guide.sh");
@@ -82,31 +107,35 @@ fn by_the_guide(scale: Scale, content: bool) -> Result<Duration, LabError> {
     Ok(started.elapsed())
 }
 
-fn by_the_agent(scale: Scale, figures: &mut Figures) -> Result<(), LabError> {
+fn by_the_agent(
+    scale: Scale,
+    route: &str,
+    tasks: bool,
+    figures: &mut Figures,
+) -> Result<Duration, LabError> {
     let site = Site::temporary(scale)?;
     let agent = Agent::on(&site)?;
+    agent.set(&json!({"route": route}))?;
     settle()?;
-    let started = Instant::now();
-    let mut child = Agent::spawn(&mut agent.run())?;
-    let out = child.stdout.take();
-    // Read along, so that the agent never waits for us.
-    let reader = std::thread::spawn(move || out.map(|mut out| io::copy(&mut out, &mut io::sink())));
-    let status = loop {
-        figures.peak_kib = figures.peak_kib.max(peak_kib(child.id()).unwrap_or(0));
-        if let Some(status) = child
-            .try_wait()
-            .map_err(io_error("wait for", &agent.binary))?
-        {
-            break status;
+    let run = watched(&mut agent.run())?;
+    figures.peak_kib = figures.peak_kib.max(run.peak_kib);
+    if tasks {
+        for record in agent.journal() {
+            let took = record["duration_ms"].as_u64().filter(|took| *took >= 50);
+            if let (Some(took), Value::String(task)) = (took, &record["task"]) {
+                let name = task.rsplit(" / ").next().unwrap_or(task);
+                eprintln!(
+                    "{} {route} {:>8.2} {name}",
+                    scale.letter(),
+                    took as f64 / 1000.0
+                );
+            }
         }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    figures.agent.push(started.elapsed());
-    let _ = reader.join();
-    if !status.success() {
-        return Err(LabError::Unexpected(format!(
-            "migrate with the agent: it ended with {status}"
-        )));
+        eprintln!(
+            "{} {route} {:>8.2} in all",
+            scale.letter(),
+            run.elapsed.as_secs_f64()
+        );
     }
     let again = Instant::now();
     let output = Agent::output(&mut agent.run())?;
@@ -114,11 +143,5 @@ fn by_the_agent(scale: Scale, figures: &mut Figures) -> Result<(), LabError> {
     if !output.status.success() {
         return Err(LabError::Unexpected("run the agent again".into()));
     }
-    Ok(())
-}
-
-fn peak_kib(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+    Ok(run.elapsed)
 }

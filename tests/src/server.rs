@@ -23,8 +23,10 @@ pub struct ServerOptions {
     pub password: String,
     /// Further variables.
     pub environment: Vec<(String, String)>,
-    /// Further mounts: host path, path in the container. Read-only.
+    /// Further mounts: host path, path in the container.
     pub mounts: Vec<(PathBuf, String)>,
+    /// Whether the container may write into them.
+    pub writable_mounts: bool,
     /// Arguments for `postgres`, such as `-c`, `fsync=off`.
     pub arguments: Vec<String>,
     /// Mounts an empty directory over `/docker-entrypoint-initdb.d`: a new database stays empty.
@@ -43,6 +45,7 @@ impl Default for ServerOptions {
             password: "pacs".to_owned(),
             environment: Vec::new(),
             mounts: Vec::new(),
+            writable_mounts: false,
             arguments: Vec::new(),
             without_schema: false,
             publish: false,
@@ -130,8 +133,13 @@ impl Server {
             empty = Some(dir);
         }
         for (source, target) in &options.mounts {
+            let readonly = if options.writable_mounts {
+                ""
+            } else {
+                ",readonly"
+            };
             run.arg("--mount").arg(format!(
-                "type=bind,source={},target={target},readonly",
+                "type=bind,source={},target={target}{readonly}",
                 source.display()
             ));
         }

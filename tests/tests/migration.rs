@@ -119,9 +119,37 @@ fn a_run_killed_in_the_removal_is_continued() -> Outcome {
     })
 }
 
-/// Runs until a moment within a task, sends SIGKILL, and runs again to the one right end.
+#[test]
+fn a_run_killed_in_the_direct_restore_is_continued() -> Outcome {
+    killed_on("direct", "restore-direct", |_| {
+        Moment::Program("pacs_direct", RESTORING)
+    })
+}
+
+#[test]
+fn a_run_killed_in_a_direct_update_is_continued() -> Outcome {
+    killed_on("direct", "update-direct [5.32]", |_| Moment::Started)
+}
+
+#[test]
+fn a_run_killed_in_the_direct_dump_is_continued() -> Outcome {
+    killed_on("direct", "dump-direct", |migration| {
+        Moment::Appears(migration.site.backup_dir.join("pacsdb_updated.sql.partial"))
+    })
+}
+
 fn killed_at(task: &str, moment: impl FnOnce(&Migration) -> Moment<'static>) -> Outcome {
+    killed_on("guide", task, moment)
+}
+
+/// Runs until a moment within a task, sends SIGKILL, and runs again to the one right end.
+fn killed_on(
+    route: &str,
+    task: &str,
+    moment: impl FnOnce(&Migration) -> Moment<'static>,
+) -> Outcome {
     let migration = Migration::begin(Scale::S)?;
+    migration.agent.set(&json!({"route": route}))?;
     let mut run = migration.start()?;
     run.wait_for(&format!("the start of {task}"), || {
         migration.has_started(task)

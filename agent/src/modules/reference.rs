@@ -121,6 +121,11 @@ const NOTES: &[Notes] = &[
         check_mode: "predicts where the database is reached; otherwise skipped",
     },
     Notes {
+        name: "postgresql_schema_history",
+        recovery: "looks, and drops the schema where it is still there",
+        check_mode: "predicts where the database is reached; otherwise skipped",
+    },
+    Notes {
         name: "postgresql_schema_version",
         recovery: "looks again",
         check_mode: LOOKS,

@@ -12,5 +12,5 @@ pub use docker::{
     docker, docker_at, image_exists, remove_containers_on, remove_lab_images,
     remove_orphaned_containers,
 };
-pub use postgres::{PostgresImages, new_postgres, old_postgres};
+pub use postgres::{PostgresImages, new_postgres, newer_postgres, old_postgres};
 pub use slapd::{SLAPD_CONFIG, SLAPD_DATA, SLAPD_UID, new_slapd, old_slapd};

@@ -76,6 +76,17 @@ pub fn new_postgres() -> Result<String, LabError> {
     )
 }
 
+/// Returns an image of the version that Kaapana 0.4 uses, PostgreSQL 17, built where it is missing.
+///
+/// # Errors
+/// As [`DebianImage::ensure`].
+pub fn newer_postgres() -> Result<String, LabError> {
+    ensure(
+        &image("0.4", "trixie", 17, 70, SchemaVersion::V5_32)?,
+        "docker.io/library/postgres:17-alpine",
+    )
+}
+
 fn ensure(image: &DebianImage, official: &str) -> Result<String, LabError> {
     let tag = image.tag();
     if docker::image_exists(&tag)? {

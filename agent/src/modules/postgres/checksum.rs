@@ -8,9 +8,9 @@
 //! The text is the same on 9.6 and later because the session's settings are pinned and floats are
 //! written as their bytes: version 12 changed how they look.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::connect::ident;
+use super::connect::{ident, literal};
 
 /// A column, as far as the checksum cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,11 @@ pub enum Float {
     Array,
 }
 
-fn row_text<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
+/// `fills`: the value that stands for NULL, by column.
+fn row_text<'a>(
+    columns: impl Iterator<Item = &'a Column>,
+    fills: Option<&BTreeMap<String, String>>,
+) -> String {
     // A table has at most 1600 columns, a ROW() takes 1664.
     let mut columns: Vec<&Column> = columns.collect();
     columns.sort_by(|a, b| a.name.cmp(&b.name));
@@ -43,7 +47,10 @@ fn row_text<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
         .map(|column| {
             let name = ident(&column.name);
             match column.float {
-                Float::No => name,
+                Float::No => match fills.and_then(|fills| fills.get(&column.name)) {
+                    Some(value) => format!("coalesce({name}, {})", literal(value)),
+                    None => name,
+                },
                 Float::Single => format!("pg_catalog.float4send({name})"),
                 Float::Double => format!("pg_catalog.float8send({name})"),
                 Float::Array => format!("pg_catalog.array_send({name})"),
@@ -92,22 +99,36 @@ impl Blocks {
     }
 }
 
-/// Returns the query. Its row: count, two sums, and two more for the kept columns (NULL without).
+/// What a second sum over the rows is of.
+#[derive(Debug, Clone, Copy)]
+pub enum Second<'a> {
+    /// Nothing.
+    No,
+    /// The columns that are not in here.
+    Without(&'a BTreeSet<String>),
+    /// All columns, with these values in the place of NULLs.
+    Filled(&'a BTreeMap<String, String>),
+}
+
+/// Returns the query. Its row: count, two sums, and two more for the second one (NULL without).
 #[must_use]
 pub fn table_query(
     schema: &str,
     table: &str,
     columns: &[Column],
-    changed: Option<&BTreeSet<String>>,
+    second: Second<'_>,
     blocks: Blocks,
 ) -> String {
-    let kept = changed.map(|changed| {
-        row_text(
-            columns
+    let kept = match second {
+        Second::No => None,
+        Second::Without(changed) => {
+            let kept = columns
                 .iter()
-                .filter(|column| !changed.contains(&column.name)),
-        )
-    });
+                .filter(|column| !changed.contains(&column.name));
+            Some(row_text(kept, None))
+        }
+        Second::Filled(fills) => Some(row_text(columns.iter(), Some(fills))),
+    };
     let half = |column: &str, from: u8| {
         format!(
             "coalesce(sum(('x' || pg_catalog.substr({column}, {from}, 16))::bit(64)::bigint), 0)::text"
@@ -127,7 +148,7 @@ pub fn table_query(
          OFFSET 0) AS rows_of_table",
         half("h", 1),
         half("h", 17),
-        row_text(columns.iter()),
+        row_text(columns.iter(), None),
         kept_column.unwrap_or_default(),
         ident(schema),
         ident(table),
@@ -141,22 +162,22 @@ pub struct Sums {
     /// Number of rows.
     pub rows: u64,
     all: [i128; 2],
-    kept: Option<[i128; 2]>,
+    second: Option<[i128; 2]>,
 }
 
 impl Sums {
     /// Takes the row that [`table_query`] gives.
     #[must_use]
-    pub fn read(rows: i64, all: [&str; 2], kept: [Option<&str>; 2]) -> Option<Self> {
+    pub fn read(rows: i64, all: [&str; 2], second: [Option<&str>; 2]) -> Option<Self> {
         let pair = |[a, b]: [&str; 2]| Some([a.parse().ok()?, b.parse().ok()?]);
-        let kept = match kept {
+        let second = match second {
             [Some(a), Some(b)] => Some(pair([a, b])?),
             _ => None,
         };
         Some(Self {
             rows: u64::try_from(rows).ok()?,
             all: pair(all)?,
-            kept,
+            second,
         })
     }
 
@@ -167,7 +188,7 @@ impl Sums {
         Self {
             rows: self.rows + other.rows,
             all: add(self.all, other.all),
-            kept: self.kept.zip(other.kept).map(|(a, b)| add(a, b)),
+            second: self.second.zip(other.second).map(|(a, b)| add(a, b)),
         }
     }
 
@@ -177,10 +198,10 @@ impl Sums {
         hex_of(self.all)
     }
 
-    /// Returns the checksum over the columns that are kept.
+    /// Returns the second checksum.
     #[must_use]
-    pub fn kept(&self) -> Option<String> {
-        self.kept.map(hex_of)
+    pub fn second(&self) -> Option<String> {
+        self.second.map(hex_of)
     }
 }
 
@@ -204,7 +225,7 @@ mod tests {
             "public",
             "t",
             &columns,
-            Some(&["b".to_owned()].into()),
+            Second::Without(&["b".to_owned()].into()),
             Blocks { from: 0, to: None },
         );
         assert!(
@@ -213,6 +234,13 @@ mod tests {
         );
         assert!(
             query.contains(r#"md5(ROW(pg_catalog.float8send("a"""))::text) AS k"#),
+            "{query}"
+        );
+        let fills = [("b".to_owned(), "it's".to_owned())].into();
+        let all = Blocks { from: 0, to: None };
+        let query = table_query("public", "t", &columns, Second::Filled(&fills), all);
+        assert!(
+            query.contains(r#", coalesce("b", 'it''s'))::text) AS k"#),
             "{query}"
         );
     }
@@ -227,11 +255,11 @@ mod tests {
         assert_eq!(Sums::read(1, ["x", "1"], [None, None]), None);
         let whole = read(5, "-7", "12");
         assert_eq!(read(2, "-10", "2").plus(read(3, "3", "10")), whole);
-        assert_eq!(whole.kept(), None);
+        assert_eq!(whole.second(), None);
         let kept = |a, b| Sums::read(1, ["0", "0"], [Some(a), Some(b)]).expect("numbers");
         assert_eq!(
-            kept("1", "2").plus(kept("3", "4")).kept(),
-            kept("4", "6").kept()
+            kept("1", "2").plus(kept("3", "4")).second(),
+            kept("4", "6").second()
         );
     }
 

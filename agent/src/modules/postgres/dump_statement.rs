@@ -47,25 +47,29 @@ pub enum Kind {
     Other,
 }
 
+/// A part of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Token<'a> {
+pub enum Token<'a> {
     /// A word outside of quotes.
     Word(&'a str),
     /// A quoted name, quotes included.
     Name(&'a str),
     /// A text, quotes included.
     Text(&'a str),
+    /// Any other character.
     Sign(u8),
 }
 
 /// Reads tokens; ends at anything that pg_dump does not write at the beginning of statements.
-struct Tokens<'a> {
+pub struct Tokens<'a> {
     rest: &'a str,
     next: Option<Token<'a>>,
 }
 
 impl<'a> Tokens<'a> {
-    fn new(text: &'a str) -> Self {
+    /// Starts at the beginning.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
         let mut tokens = Self {
             rest: text,
             next: None,
@@ -111,10 +115,17 @@ impl<'a> Tokens<'a> {
         self.next = Some(make(token));
     }
 
-    fn take(&mut self) -> Option<Token<'a>> {
+    /// Returns the next token.
+    pub fn take(&mut self) -> Option<Token<'a>> {
         let token = self.next;
         self.advance();
         token
+    }
+
+    /// Tells whether everything was read, and not only what is known here.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.next.is_none() && self.rest.is_empty()
     }
 
     /// Moves past a word when it is the next one.
@@ -295,6 +306,35 @@ fn copy(mut tokens: Tokens) -> Option<Kind> {
     None
 }
 
+/// Returns the columns of `COPY table (columns) FROM stdin`, where it names them.
+#[must_use]
+pub fn copy_columns(text: &str) -> Option<Vec<String>> {
+    let mut tokens = Tokens::new(text);
+    if !tokens.word("COPY") {
+        return None;
+    }
+    tokens.name()?;
+    if !tokens.sign(b'(') {
+        return None;
+    }
+    let mut columns = Vec::new();
+    loop {
+        match tokens.take()? {
+            Token::Word(name) => columns.push(name.to_owned()),
+            Token::Name(name) => {
+                columns.push(name[1..name.len() - 1].replace("\"\"", "\""));
+            }
+            _ => return None,
+        }
+        if tokens.sign(b')') {
+            return Some(columns);
+        }
+        if !tokens.sign(b',') {
+            return None;
+        }
+    }
+}
+
 fn index(mut tokens: Tokens) -> Option<String> {
     tokens.word("UNIQUE");
     if !tokens.word("INDEX") {
@@ -349,6 +389,13 @@ fn alter(mut tokens: Tokens) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_columns_of_a_copy_are_known() {
+        let columns = copy_columns("COPY public.t (pk, \"a\"\"b, c\", d) FROM stdin;");
+        assert_eq!(columns.expect("named"), ["pk", "a\"b, c", "d"]);
+        assert_eq!(copy_columns("COPY public.t FROM stdin;"), None);
+    }
 
     #[test]
     fn what_pg_dump_writes_is_known() {

@@ -96,6 +96,32 @@ pub async fn find(
     }))
 }
 
+/// Returns the names of all scripts that are noted, in their order; none where there is no table.
+///
+/// # Errors
+/// The server refuses.
+pub async fn scripts(client: &Client) -> Result<Vec<String>, PostgresError> {
+    let failed = || PostgresError::sql("read kaapana_agent.schema_history");
+    let exists = client
+        .query_one(
+            "SELECT to_regclass('kaapana_agent.schema_history') IS NOT NULL",
+            &[],
+        )
+        .await
+        .map_err(failed())?;
+    if !exists.get::<_, bool>(0) {
+        return Ok(Vec::new());
+    }
+    let rows = client
+        .query(
+            "SELECT script FROM kaapana_agent.schema_history ORDER BY installed_rank",
+            &[],
+        )
+        .await
+        .map_err(failed())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// Writes a script's row, inside the script's transaction.
 ///
 /// # Errors

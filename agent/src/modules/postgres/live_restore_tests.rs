@@ -108,9 +108,8 @@ async fn same(server: &Server, ours: &str, theirs: &str) {
 
 /// `inserts`: also from a dump with INSERTs. 13 writes DEFAULT for generated columns there, and refuses it in
 /// INSERTs of several rows.
-async fn restores_as_psql_does(image: fn(&Rig) -> &String, inserts: bool) {
-    let rig = Rig::new();
-    let server = rig.server("server", image(&rig), true).await;
+async fn restores_as_psql_does(rig: Rig, image: &str, inserts: bool) {
+    let server = rig.server("server", image, true).await;
     psql(&server, "pacsdb", OBJECTS);
     let src = rig.dir.path().join("dump.sql");
     let dump = run(&server.ctx, "postgresql_dump", json!({"dest": src})).await;
@@ -168,12 +167,115 @@ async fn restores_as_psql_does(image: fn(&Rig) -> &String, inserts: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_of_object_comes_out_as_psql_makes_it_on_13() {
-    restores_as_psql_does(|rig| &rig.old, false).await;
+    let rig = Rig::new();
+    let image = rig.old.clone();
+    restores_as_psql_does(rig, &image, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_of_object_comes_out_as_psql_makes_it_on_15() {
-    restores_as_psql_does(|rig| &rig.new, true).await;
+    let rig = Rig::new();
+    let image = rig.new.clone();
+    restores_as_psql_does(rig, &image, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_of_object_comes_out_as_psql_makes_it_on_17() {
+    let image = lab::images::newer_postgres().expect("the lab's image");
+    restores_as_psql_does(Rig::new(), &image, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_of_a_newer_server_is_refused() {
+    let rig = Rig::new();
+    let image = lab::images::newer_postgres().expect("the lab's image");
+    let newer = rig.server("newer", &image, true).await;
+    psql(&newer, "pacsdb", "CREATE TABLE t (pk integer PRIMARY KEY);");
+    let dump = inside(&newer, &[], &["pg_dump", "-d", "pacsdb"], "");
+    let older = rig.server("older", &rig.new, true).await;
+    let (code, message, _) = broken(&older, &dump.stdout).await;
+    assert_eq!(code, "postgresql::newer_dump", "{message}");
+    assert!(message.contains("is of PostgreSQL 17"), "{message}");
+    assert!(message.contains("the server is 15"), "{message}");
+    drop(rig);
+}
+
+/// A site's own trigger would see the rows that a script fills.
+const WITH_TRIGGER: &str =
+    "CREATE TABLE instance (pk integer PRIMARY KEY, aet varchar(16), seen integer DEFAULT 0);
+INSERT INTO instance SELECT i, CASE WHEN i % 10 = 0 THEN 'AET' END FROM generate_series(1, 20000) i;
+CREATE TABLE series (pk integer PRIMARY KEY, aet text, n integer);
+INSERT INTO series SELECT i, NULLIF(i % 3, 0)::text, i FROM generate_series(1, 1000) i;
+CREATE INDEX series_aet ON series (aet);
+";
+const TRIGGER: &str = "CREATE FUNCTION seen() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.seen := NEW.seen + 1; RETURN NEW; END $$;
+CREATE TRIGGER seen BEFORE UPDATE ON instance FOR EACH ROW EXECUTE FUNCTION seen();
+";
+const FILLS: &str = "ALTER TABLE series ADD modified integer; UPDATE series SET modified = n;
+UPDATE instance SET aet = '*' WHERE aet IS NULL;
+UPDATE series SET aet = 'none' WHERE aet IS NULL;
+ALTER TABLE instance ALTER aet SET NOT NULL;
+";
+
+/// Restores in advance and afterwards, applies the script to both, and says what was anticipated.
+async fn anticipated(server: &Server, rig: &Rig, source: &str) -> Value {
+    let dump = inside(server, &[], &["pg_dump", "-d", source], "");
+    let src = rig.dir.path().join("dump.sql");
+    std::fs::write(&src, dump.stdout).expect("dump");
+    let script = rig.dir.path().join("fills.sql");
+    std::fs::write(&script, FILLS).expect("script");
+    let before = json!({"db": source, "anticipate": [&script]});
+    let before = run(&server.ctx, "postgresql_snapshot", before).await;
+    let before = Value::Object(before.expect("snapshot").result);
+    let (early, late) = (format!("{source}_early"), format!("{source}_late"));
+    let arguments = json!({"src": src, "db": early, "anticipate": [&script], "connections": 2});
+    let restored = run(&server.ctx, "postgresql_restore", arguments).await;
+    let anticipated = restored.expect("restored").result["anticipated"].clone();
+    let after = snapshot(server, &early).await;
+    let compared = json!({"before": before, "after": after, "anticipated": anticipated});
+    run(&server.ctx, "postgresql_verify", compared)
+        .await
+        .expect("as it should be");
+    restore(server, &src, &late, "parallel").await;
+    for db in [&early, &late] {
+        let script = json!({"path": script, "db": db});
+        run(&server.ctx, "postgresql_script", script)
+            .await
+            .expect("applied");
+        run(
+            &server.ctx,
+            "postgresql_schema_history",
+            json!({"db": db, "state": "absent"}),
+        )
+        .await
+        .expect("forgotten");
+    }
+    assert_eq!(
+        described(server, &early, &[]),
+        described(server, &late, &[])
+    );
+    anticipated
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_scripts_fill_comes_in_filled_where_nothing_sees_the_difference() {
+    let rig = Rig::new();
+    let server = rig.server("server", &rig.new, true).await;
+    psql(&server, "pacsdb", WITH_TRIGGER);
+    let done = anticipated(&server, &rig, "pacsdb").await;
+    assert_eq!(
+        done,
+        json!([
+            {"table": "public.instance", "columns": {"aet": "*"}, "values": 18_000},
+            {"table": "public.series", "columns": {"aet": "none"}, "values": 333},
+        ])
+    );
+    psql(&server, "postgres", "CREATE DATABASE guarded");
+    psql(&server, "guarded", WITH_TRIGGER);
+    psql(&server, "guarded", TRIGGER);
+    let done = anticipated(&server, &rig, "guarded").await;
+    assert_eq!(done, json!([]), "a function may look anywhere");
+    drop(rig);
 }
 
 /// Writes a changed dump, restores it, and returns message and SQLSTATE of what came of it.

@@ -1,5 +1,6 @@
 //! Modules for PostgreSQL servers.
 
+mod anticipate;
 mod checksum;
 pub mod connect;
 mod data_dir;
@@ -32,11 +33,13 @@ mod paths;
 mod ping;
 mod query;
 mod restore;
+mod restore_fill;
 mod restore_parallel;
 mod restore_pool;
 mod restore_psql;
 mod restore_session;
 mod restore_target;
+mod schema_history;
 mod schema_version;
 mod script;
 mod sessions;
@@ -53,6 +56,7 @@ pub use paths::PostgresqlPaths;
 pub use ping::PostgresqlPing;
 pub use query::{PostgresqlQuery, PostgresqlSelect};
 pub use restore::PostgresqlRestore;
+pub use schema_history::PostgresqlSchemaHistory;
 pub use schema_version::PostgresqlSchemaVersion;
 pub use script::PostgresqlScript;
 pub use snapshot::PostgresqlSnapshot;
@@ -72,6 +76,7 @@ pub fn modules() -> Vec<ModuleSpec> {
         spec_of::<PostgresqlQuery>(),
         spec_of::<PostgresqlSelect>(),
         spec_of::<PostgresqlRestore>(),
+        spec_of::<PostgresqlSchemaHistory>(),
         spec_of::<PostgresqlSchemaVersion>(),
         spec_of::<PostgresqlScript>(),
         spec_of::<PostgresqlSnapshot>(),

@@ -9,10 +9,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio_postgres::Client;
 
+use super::anticipate::{self, Anticipated, Fills};
 use super::connect::{FAREWELL, Server, literal, with_login};
 use super::dump_text::{self, DumpHead};
 use super::error::PostgresError;
 use super::files::sha256_of_argument;
+use super::restore_fill;
 use super::restore_parallel::{Parallel, changed};
 use super::restore_psql::{DumpFeed, Psql};
 use super::restore_target::{self as databases, Mark};
@@ -62,6 +64,12 @@ with_login! {
         /// Container that has psql and the server (`psql`). Default: the service's.
         #[serde(default)]
         pub container: Option<String>,
+        /// Update scripts that will be applied to the database next, all of them in their order
+        /// (`parallel`). What they do by `UPDATE t SET c = 'v' WHERE c IS NULL` is done to the rows on
+        /// their way in, where that comes to the same, and the scripts find nothing left to rewrite.
+        /// `anticipated` in the result names what was done; `postgresql_verify` takes it.
+        #[serde(default)]
+        pub anticipate: Vec<PathBuf>,
         /// Settings of the restoring sessions, e.g. `maintenance_work_mem: 256MB`.
         #[serde(default, deserialize_with = "env_map")]
         #[schemars(with = "BTreeMap<String, String>")]
@@ -80,7 +88,7 @@ impl TypedModule for PostgresqlRestore {
     db: pacsdb
     src: "{{ dump.dest }}"
     checksum: "{{ dump.checksum }}"
-  register: restored   # restored.db, .tables, .bytes, .sha256, .method, .rows
+  register: restored   # restored.db, .tables, .bytes, .sha256, .method, .rows, .anticipated
 "#;
 }
 
@@ -108,6 +116,14 @@ impl PostgresqlRestore {
         self.checksum.as_ref().map(read).transpose()
     }
 
+    fn check_method(&self) -> Result<(), PostgresError> {
+        if self.method == Method::Psql && !self.anticipate.is_empty() {
+            let message = "needs `method: parallel`: psql takes the dump as it is";
+            return Err(PostgresError::argument("anticipate", message));
+        }
+        Ok(())
+    }
+
     /// Makes way: drops what an earlier attempt of ours left, refuses anything else.
     async fn clear_staging(&self, admin: &Client, staging: &str) -> Result<(), PostgresError> {
         match databases::find(admin, staging)
@@ -131,11 +147,19 @@ impl PostgresqlRestore {
         admin: &Client,
         staging: &str,
         head: &DumpHead,
+        fills: &Fills,
     ) -> Result<Filled, ModuleError> {
         let src = ctx.resolve(&self.src);
-        let (bytes, sha256, how) = match self.method {
-            Method::Parallel => self.fill_parallel(ctx, server, staging, &src).await?,
-            Method::Psql => self.fill_by_psql(ctx, server, staging, &src, head).await?,
+        let (bytes, sha256, how, anticipated) = match self.method {
+            Method::Parallel => {
+                self.fill_parallel(ctx, server, staging, &src, fills)
+                    .await?
+            }
+            Method::Psql => {
+                let (bytes, sha256, how) =
+                    self.fill_by_psql(ctx, server, staging, &src, head).await?;
+                (bytes, sha256, how, Vec::new())
+            }
         };
         if bytes != head.size {
             return Err(changed(&src).into());
@@ -148,19 +172,54 @@ impl PostgresqlRestore {
             }
             .into());
         }
+        let touched = anticipated.iter().map(|done| done.table.clone()).collect();
+        let refused = restore_fill::refused(server, staging, fills, &touched).await?;
         let tables = count_tables(server, staging).await?;
         let mark = Mark::Whole {
             attempt: ctx.attempt.clone(),
             sha256: sha256.clone(),
             tables,
+            anticipated: anticipated.clone(),
         };
-        databases::mark(admin, staging, &mark).await?;
+        if refused.is_empty() {
+            databases::mark(admin, staging, &mark).await?;
+        }
         Ok(Filled {
             bytes,
             sha256,
             tables,
             how,
+            anticipated,
+            refused,
         })
+    }
+
+    /// Makes the database and fills it; once more without what turns out not to come to the same.
+    async fn make(
+        &self,
+        ctx: &TaskContext,
+        server: &Server,
+        admin: &Client,
+        place: &Place<'_>,
+    ) -> Result<Filled, ModuleError> {
+        let mut fills = anticipate::of_scripts(ctx, &self.anticipate)?;
+        loop {
+            let (staging, owner) = (place.staging, place.owner.as_deref());
+            databases::create(admin, staging, owner, &place.locale, &ctx.attempt).await?;
+            let filled = self
+                .fill(ctx, server, admin, staging, place.head, &fills)
+                .await?;
+            if filled.refused.is_empty() {
+                return Ok(filled);
+            }
+            for (table, reason) in filled.refused {
+                ctx.progress.line(format!(
+                    "again, without anticipating updates of {table}: {reason}"
+                ));
+                fills.remove(&table);
+            }
+            databases::drop_ours(admin, staging).await?;
+        }
     }
 
     async fn fill_parallel(
@@ -169,7 +228,8 @@ impl PostgresqlRestore {
         server: &Server,
         staging: &str,
         src: &Path,
-    ) -> Result<(u64, String, Map<String, Value>), ModuleError> {
+        fills: &Fills,
+    ) -> Result<(u64, String, Map<String, Value>, Vec<Anticipated>), ModuleError> {
         let connections = self.connections.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(2, |processors| processors.get().min(8))
         });
@@ -179,6 +239,7 @@ impl PostgresqlRestore {
             server,
             settings: &self.settings,
             connections: connections.max(1),
+            fills,
         };
         let restored = parallel.restore(ctx, src, staging).await?;
         let how = [
@@ -186,7 +247,14 @@ impl PostgresqlRestore {
             ("connections".to_owned(), connections.into()),
             ("rows".to_owned(), restored.rows.into()),
         ];
-        Ok((restored.bytes, restored.sha256, how.into_iter().collect()))
+        for done in &restored.anticipated {
+            ctx.progress.line(format!(
+                "{}: {} NULLs filled, as the update scripts do",
+                done.table, done.values
+            ));
+        }
+        let how = how.into_iter().collect();
+        Ok((restored.bytes, restored.sha256, how, restored.anticipated))
     }
 
     async fn fill_by_psql(
@@ -217,6 +285,14 @@ impl PostgresqlRestore {
     }
 }
 
+/// Where a dump goes.
+struct Place<'a> {
+    staging: &'a str,
+    owner: Option<String>,
+    locale: String,
+    head: &'a DumpHead,
+}
+
 /// What was restored.
 struct Filled {
     bytes: u64,
@@ -224,6 +300,10 @@ struct Filled {
     tables: u64,
     /// Method and what else is known of it.
     how: Map<String, Value>,
+    anticipated: Vec<Anticipated>,
+    /// Tables in which what was anticipated does not come to the same, each with the reason: then the
+    /// database is of no use.
+    refused: BTreeMap<String, String>,
 }
 
 async fn count_tables(server: &Server, db: &str) -> Result<u64, PostgresError> {
@@ -243,8 +323,15 @@ fn staging_of(db: &str) -> String {
     format!("{db}_restoring")
 }
 
-fn outcome(db: &str, sha256: &str, tables: u64, bytes: u64) -> Outcome {
+fn outcome(
+    db: &str,
+    sha256: &str,
+    tables: u64,
+    bytes: u64,
+    anticipated: &[Anticipated],
+) -> Outcome {
     Outcome::changed()
+        .with("anticipated", json!(anticipated))
         .with("db", db)
         .with("tables", tables)
         .with("bytes", bytes)
@@ -257,15 +344,14 @@ fn outcome(db: &str, sha256: &str, tables: u64, bytes: u64) -> Outcome {
 impl Module for PostgresqlRestore {
     fn input_files(&self, ctx: &TaskContext) -> Vec<PathBuf> {
         // With a checksum the content is in the arguments already, and a large file is read once.
-        if self.checksum.is_some() {
-            Vec::new()
-        } else {
-            vec![ctx.resolve(&self.src)]
-        }
+        let dump = self.checksum.is_none().then(|| ctx.resolve(&self.src));
+        let scripts = self.anticipate.iter().map(|path| ctx.resolve(path));
+        dump.into_iter().chain(scripts).collect()
     }
 
     async fn check(&self, ctx: &TaskContext) -> Result<Plan, ModuleError> {
         self.expected()?;
+        self.check_method()?;
         // An earlier task makes the dump, and services do not run in check mode.
         let src = ctx.resolve(&self.src);
         if !src.exists() || !self.login().is_known(ctx) {
@@ -284,6 +370,7 @@ impl Module for PostgresqlRestore {
 
     async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {
         self.expected()?;
+        self.check_method()?;
         let head = dump_text::inspect(&ctx.resolve(&self.src))?;
         let server = self.login().server(ctx)?;
         let db = self.target_db(&server)?;
@@ -322,8 +409,13 @@ impl Module for PostgresqlRestore {
             (None, Some(encoding)) => format!("ENCODING {}", literal(encoding)),
             (None, None) => String::new(),
         };
-        databases::create(&admin, &staging, owner.as_deref(), &locale, &ctx.attempt).await?;
-        let restored = match self.fill(ctx, &server, &admin, &staging, &head).await {
+        let place = Place {
+            staging: &staging,
+            owner,
+            locale,
+            head: &head,
+        };
+        let restored = match self.make(ctx, &server, &admin, &place).await {
             Ok(filled) => databases::put_in_place(&admin, &server, &staging, &db)
                 .await
                 .map(|()| filled)
@@ -332,8 +424,14 @@ impl Module for PostgresqlRestore {
         };
         match restored {
             Ok(filled) => {
-                let mut outcome = outcome(&db, &filled.sha256, filled.tables, filled.bytes)
-                    .with("dump_of_server", head.server_version.clone());
+                let mut outcome = outcome(
+                    &db,
+                    &filled.sha256,
+                    filled.tables,
+                    filled.bytes,
+                    &filled.anticipated,
+                )
+                .with("dump_of_server", head.server_version.clone());
                 outcome.result.extend(filled.how);
                 Ok(outcome)
             }
@@ -371,9 +469,10 @@ impl Module for PostgresqlRestore {
                 attempt,
                 sha256,
                 tables,
+                anticipated,
             } if Some(attempt) == ctx.interrupted_attempt.as_ref() => {
                 let bytes = intent["bytes"].as_u64().unwrap_or(0);
-                Some(outcome(&db, sha256, *tables, bytes))
+                Some(outcome(&db, sha256, *tables, bytes, anticipated))
             }
             _ => None,
         };

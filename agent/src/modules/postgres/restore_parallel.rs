@@ -6,16 +6,18 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::anticipate::{Anticipated, Fills};
 use super::connect::{Server, cancellable};
 use super::dump_reader::{CopyBlock, DumpReader, Item, ReadError, Statement};
-use super::dump_statement::{Kind, kind};
+use super::dump_statement::{Kind, copy_columns, kind};
 use super::error::PostgresError;
+use super::restore_fill::{self, Targets};
 use super::restore_pool::{Claim, Pool};
 use super::restore_session::{Job, Load, Session, Shared, Work};
 use crate::modules::context::TaskContext;
@@ -34,6 +36,8 @@ pub struct Parallel<'a> {
     pub settings: &'a BTreeMap<String, String>,
     /// How many connections load and build.
     pub connections: usize,
+    /// Columns whose NULLs are filled on the way.
+    pub fills: &'a Fills,
 }
 
 /// What was restored.
@@ -44,6 +48,8 @@ pub struct Restored {
     pub sha256: String,
     /// Rows of all tables.
     pub rows: u64,
+    /// Tables in which NULLs were filled.
+    pub anticipated: Vec<Anticipated>,
 }
 
 /// What tells whether a file was written to.
@@ -100,6 +106,7 @@ impl Parallel<'_> {
             done: AtomicU64::new(0),
             total: before.0,
             rows: AtomicU64::new(0),
+            filled: Mutex::default(),
         });
         let pool = Arc::new(Pool::default());
         let main = self.session(db, false).await?;
@@ -122,6 +129,7 @@ impl Parallel<'_> {
             wave: Wave::None,
             held: Vec::new(),
             parts: self.connections.max(1) as u64,
+            fills: self.fills.clone(),
         };
         let (bytes, sha256) = loop {
             pool.check()?;
@@ -138,7 +146,14 @@ impl Parallel<'_> {
         }
         pool.close();
         while workers.join_next().await.is_some() {}
+        let filled = shared.filled.lock().unwrap_or_else(PoisonError::into_inner);
+        let anticipated = filled.iter().map(|(table, values)| Anticipated {
+            table: table.clone(),
+            columns: self.fills.get(table).cloned().unwrap_or_default(),
+            values: *values,
+        });
         Ok(Restored {
+            anticipated: anticipated.collect(),
             bytes,
             sha256,
             rows: shared.rows.load(Ordering::Relaxed),
@@ -233,6 +248,7 @@ struct Dispatcher {
     /// Run when the wave is over.
     held: Vec<(String, u64)>,
     parts: u64,
+    fills: Fills,
 }
 
 impl Dispatcher {
@@ -361,6 +377,7 @@ impl Dispatcher {
             self.barrier().await?;
         }
         self.shared.advance(text.len() as u64);
+        let targets = self.targets(&table, &text).await?;
         let copy = text.trim_end_matches(';').to_owned();
         // The COPY may reach over several lines; its data begins after the last of them.
         let first_row = line + text.matches('\n').count() as u64 + 1;
@@ -380,6 +397,7 @@ impl Dispatcher {
                     from: block.cuts[pair[0]],
                     to: block.cuts[pair[1]],
                     whole,
+                    targets: targets.clone(),
                 }),
                 line: first_row + block.cuts[pair[0]].rows,
                 claim: Claim::Load(table.clone()),
@@ -393,6 +411,18 @@ impl Dispatcher {
             }
         }
         Ok(())
+    }
+
+    /// Says what NULLs become in the data of a COPY.
+    async fn targets(&self, table: &str, copy: &str) -> Result<Option<Targets>, ModuleError> {
+        let Some(fills) = self.fills.get(table) else {
+            return Ok(None);
+        };
+        // Where a byte may be a part of another character, the fields cannot be told apart.
+        if self.encoding.is_some() || !restore_fill::takes(&self.main.client, table, fills).await? {
+            return Ok(None);
+        }
+        Ok(copy_columns(copy).and_then(|columns| restore_fill::targets(&columns, fills)))
     }
 
     /// Returns a statement as UTF-8, which is what sessions of ours speak; the server knows how.

@@ -1,10 +1,11 @@
 //! A session that takes part in a restore: runs statements, and streams data of tables.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -13,6 +14,7 @@ use tokio_postgres::Client;
 use super::connect::{cancellable, literal};
 use super::dump_reader::Cut;
 use super::error::{PostgresError, SqlError};
+use super::restore_fill::{Filler, Targets};
 use super::restore_pool::Claim;
 use crate::modules::context::TaskContext;
 use crate::modules::error::{ModuleError, PathError};
@@ -38,6 +40,8 @@ pub struct Load {
     pub to: Cut,
     /// Whether it is all the data of the table that this COPY brings.
     pub whole: bool,
+    /// What NULLs become on the way.
+    pub targets: Option<Targets>,
 }
 
 /// What a job does.
@@ -80,6 +84,8 @@ pub struct Shared {
     pub total: u64,
     /// Rows that were loaded.
     pub rows: AtomicU64,
+    /// Values that were filled in, by table.
+    pub filled: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Shared {
@@ -275,11 +281,22 @@ impl Session {
         let begun = self.client.copy_in::<_, Bytes>(&text).await;
         let sink = begun.map_err(|error| shared.failed(line - 1, &text, error))?;
         tokio::pin!(sink);
+        let mut filler = load.targets.clone().map(Filler::new);
         let mut offset = load.from.offset;
         while offset < load.to.offset && !shared.ctx.cancel.is_cancelled() {
             let chunk = read_chunk(shared, offset, load.to.offset).await?;
             let read = chunk.len() as u64;
             offset += read;
+            let chunk = match &mut filler {
+                Some(filler) => {
+                    let mut filled = filler.push(&chunk);
+                    if offset == load.to.offset {
+                        filled.extend(filler.finish());
+                    }
+                    filled.into()
+                }
+                None => chunk,
+            };
             // What the server has against it is said at the end.
             if sink.send(chunk).await.is_err() {
                 break;
@@ -299,6 +316,10 @@ impl Session {
                 )),
             }
             .into());
+        }
+        if let Some(filler) = filler {
+            let mut filled = shared.filled.lock().unwrap_or_else(PoisonError::into_inner);
+            *filled.entry(load.table.clone()).or_default() += filler.filled;
         }
         Ok(rows)
     }

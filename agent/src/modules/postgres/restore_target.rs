@@ -5,8 +5,10 @@
 
 use std::path::Path;
 
+use serde_json::json;
 use tokio_postgres::Client;
 
+use super::anticipate::Anticipated;
 use super::connect::{Server, ident, literal};
 use super::dump_text::DumpHead;
 use super::error::PostgresError;
@@ -14,6 +16,7 @@ use super::sessions::{self, Whose};
 
 const BEGUN: &str = "kaapana-agent: restoring; attempt=";
 const WHOLE: &str = "kaapana-agent: restored; attempt=";
+const ANTICIPATED: &str = "; anticipated=";
 const REPLACED: &str = "kaapana-agent: empty, and replaced by a restore";
 
 /// What the comment of a database says.
@@ -36,6 +39,8 @@ pub enum Mark {
         sha256: String,
         /// Number of tables.
         tables: u64,
+        /// What of later scripts is in it already.
+        anticipated: Vec<Anticipated>,
     },
 }
 
@@ -52,12 +57,17 @@ impl Mark {
         }
         let whole = || {
             let rest = comment.strip_prefix(WHOLE)?;
+            let (rest, anticipated) = match rest.rsplit_once(ANTICIPATED) {
+                Some((rest, list)) => (rest, serde_json::from_str(list).ok()?),
+                None => (rest, Vec::new()),
+            };
             let (rest, tables) = rest.rsplit_once("; tables=")?;
             let (attempt, sha256) = rest.rsplit_once("; sha256=")?;
             Some(Self::Whole {
                 attempt: attempt.to_owned(),
                 sha256: sha256.to_owned(),
                 tables: tables.parse().ok()?,
+                anticipated,
             })
         };
         whole().unwrap_or(Self::None)
@@ -74,8 +84,14 @@ impl Mark {
                 attempt,
                 sha256,
                 tables,
+                anticipated,
             } => {
-                format!("{WHOLE}{attempt}; sha256={sha256}; tables={tables}")
+                let mut text = format!("{WHOLE}{attempt}; sha256={sha256}; tables={tables}");
+                if !anticipated.is_empty() {
+                    text.push_str(ANTICIPATED);
+                    text.push_str(&json!(anticipated).to_string());
+                }
+                text
             }
         }
     }
@@ -354,6 +370,17 @@ mod tests {
                 attempt: "run-1/2".into(),
                 sha256: "ab".into(),
                 tables: 7,
+                anticipated: Vec::new(),
+            },
+            Mark::Whole {
+                attempt: "run-1/2".into(),
+                sha256: "ab".into(),
+                tables: 7,
+                anticipated: vec![Anticipated {
+                    table: "public.t".into(),
+                    columns: [("a".to_owned(), "; tables=1".to_owned())].into(),
+                    values: 3,
+                }],
             },
         ] {
             assert_eq!(Mark::parse(Some(&mark.text())), mark);

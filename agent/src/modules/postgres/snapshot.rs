@@ -10,7 +10,8 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
-use super::checksum::{Blocks, Column, Float, Sums, table_query};
+use super::anticipate::{self, Fills};
+use super::checksum::{Blocks, Column, Float, Second, Sums, table_query};
 use super::connect::{Server, cancellable, ident, literal, with_login};
 use super::error::{PostgresError, SqlError};
 use super::files::write_whole;
@@ -32,6 +33,10 @@ with_login! {
         /// snapshots before and after; a column that is not there is passed over.
         #[serde(default)]
         pub changed_columns: BTreeMap<String, Vec<String>>,
+        /// Update scripts that a restore will anticipate: the tables concerned get a checksum more,
+        /// `filled`, of their rows as the restore has to leave them.
+        #[serde(default)]
+        pub anticipate: Vec<PathBuf>,
         /// File that gets the snapshot as JSON. Relative paths start at the playbook.
         #[serde(default)]
         pub dest: Option<PathBuf>,
@@ -248,7 +253,7 @@ async fn read_sequences(
 async fn read_part(
     client: &Client,
     work: &Work,
-    changed: Option<&BTreeSet<String>>,
+    second: Second<'_>,
 ) -> Result<Sums, PostgresError> {
     let table = &work.table;
     let action = || format!("read table {}.{}", table.schema, table.name);
@@ -256,7 +261,7 @@ async fn read_part(
         &table.schema,
         &table.name,
         &table.columns,
-        changed,
+        second,
         work.blocks,
     );
     let row = client
@@ -274,20 +279,27 @@ async fn read_part(
     })
 }
 
-fn finished(table: &Table, sums: Sums, changed: Option<&BTreeSet<String>>) -> TableSnapshot {
-    let kept_columns = changed.map(|changed| {
-        let kept = table.columns.iter().map(|column| column.name.clone());
-        let mut kept: Vec<String> = kept.filter(|name| !changed.contains(name)).collect();
-        kept.sort();
-        kept
-    });
-    TableSnapshot {
+fn finished(table: &Table, sums: Sums, second: Second<'_>) -> TableSnapshot {
+    let mut finished = TableSnapshot {
         rows: sums.rows,
         checksum: sums.checksum(),
-        kept: sums.kept(),
-        kept_columns,
         ..table.shell.clone()
+    };
+    match second {
+        Second::No => {}
+        Second::Without(changed) => {
+            let kept = table.columns.iter().map(|column| column.name.clone());
+            let mut kept: Vec<String> = kept.filter(|name| !changed.contains(name)).collect();
+            kept.sort();
+            finished.kept = sums.second();
+            finished.kept_columns = Some(kept);
+        }
+        Second::Filled(fills) => {
+            finished.filled = sums.second();
+            finished.filled_columns = Some(fills.clone());
+        }
     }
+    finished
 }
 
 impl PostgresqlSnapshot {
@@ -336,6 +348,7 @@ impl PostgresqlSnapshot {
         let shared = Arc::new(Shared {
             queue: Mutex::new(queue),
             changed: self.changed(),
+            fills: anticipate::of_scripts(ctx, &self.anticipate)?,
             done: AtomicU64::new(0),
             total,
             ctx: ctx.clone(),
@@ -358,7 +371,7 @@ impl PostgresqlSnapshot {
         let tables = parts
             .into_iter()
             .map(|(name, (table, sums))| {
-                let table = finished(&table, sums, shared.changed.get(&name));
+                let table = finished(&table, sums, shared.second(&table));
                 (name, table)
             })
             .collect();
@@ -377,9 +390,28 @@ impl PostgresqlSnapshot {
 struct Shared {
     queue: Mutex<Vec<Work>>,
     changed: BTreeMap<String, BTreeSet<String>>,
+    fills: Fills,
     done: AtomicU64,
     total: u64,
     ctx: TaskContext,
+}
+
+impl Shared {
+    /// Says which second checksum a table gets.
+    fn second(&self, table: &Table) -> Second<'_> {
+        let name = format!("{}.{}", table.schema, table.name);
+        if let Some(changed) = self.changed.get(&name) {
+            return Second::Without(changed);
+        }
+        let there = |column: &String| {
+            let same = |own: &Column| own.name == *column && own.float == Float::No;
+            table.columns.iter().any(same)
+        };
+        match self.fills.get(&name) {
+            Some(fills) if fills.keys().all(there) => Second::Filled(fills),
+            _ => Second::No,
+        }
+    }
 }
 
 /// Reads tables, or parts of them, until none is left.
@@ -390,11 +422,11 @@ async fn drain(shared: Arc<Shared>, client: Client) -> Result<Vec<(Work, Sums)>,
             return Ok(read);
         };
         let name = format!("{}.{}", work.table.schema, work.table.name);
-        let changed = shared.changed.get(&name);
+        let second = shared.second(&work.table);
         let sums = cancellable(
             &client,
             &shared.ctx.cancel,
-            read_part(&client, &work, changed),
+            read_part(&client, &work, second),
         )
         .await?;
         let done = shared.done.fetch_add(work.bytes, Ordering::Relaxed) + work.bytes;
@@ -420,12 +452,23 @@ async fn begin(client: &Client) -> Result<(), PostgresError> {
 
 #[async_trait]
 impl Module for PostgresqlSnapshot {
+    fn input_files(&self, ctx: &TaskContext) -> Vec<PathBuf> {
+        self.anticipate
+            .iter()
+            .map(|path| ctx.resolve(path))
+            .collect()
+    }
+
     async fn check(&self, _ctx: &TaskContext) -> Result<Plan, ModuleError> {
         Ok(Plan::InSync)
     }
 
     async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {
         let server = self.login().server(ctx)?;
+        if !self.anticipate.is_empty() && !self.changed_columns.is_empty() {
+            let message = "not together with `changed_columns`: a table gets one more checksum";
+            return Err(PostgresError::argument("anticipate", message).into());
+        }
         let db = server.db(self.login_db.as_deref());
         let snapshot = self.take(ctx, &server, &db).await?;
         let as_json = |error: serde_json::Error| PostgresError::argument("dest", error.to_string());

@@ -19,6 +19,13 @@ pub struct TableSnapshot {
     /// The columns that `kept` covers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_columns: Option<Vec<String>>,
+    /// Checksum of all columns with values in the place of NULLs, where scripts that are anticipated
+    /// fill these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled: Option<String>,
+    /// The values that `filled` has for NULLs, by column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled_columns: Option<BTreeMap<String, String>>,
     /// Columns with their types, `not null` added where it applies.
     pub columns: BTreeMap<String, String>,
     /// Number of indexes.

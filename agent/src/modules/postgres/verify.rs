@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::anticipate::Anticipated;
 use super::error::PostgresError;
 use super::snapshot_model::{Snapshot, TableSnapshot, qualified};
 use crate::modules::context::TaskContext;
@@ -57,6 +58,10 @@ pub struct PostgresqlVerify {
     /// What may differ. Default: nothing.
     #[serde(default)]
     pub changes: DeclaredChanges,
+    /// What a restore between them has anticipated: its result `anticipated`. These tables must be what
+    /// they were with their NULLs filled, value for value; `before` was taken with the same `anticipate`.
+    #[serde(default)]
+    pub anticipated: Vec<Anticipated>,
 }
 
 impl TypedModule for PostgresqlVerify {
@@ -111,6 +116,7 @@ fn compare(
     before: &Snapshot,
     after: &Snapshot,
     changes: &DeclaredChanges,
+    anticipated: &[Anticipated],
 ) -> (Vec<Difference>, usize, usize) {
     let mut found = Vec::new();
     let mut differs = |object: &str, kind: &'static str, text: String| {
@@ -186,14 +192,22 @@ fn compare(
         if other_rows.contains(name) {
             continue;
         }
-        match declared {
-            None => {
+        let anticipated = anticipated.iter().find(|done| done.table == *name);
+        match (declared, anticipated) {
+            (None, Some(done)) => {
+                full += 1;
+                let text = compare_filled(done, old, new);
+                if let Some(text) = text.filter(|_| same_rows) {
+                    differs(name, "content", text);
+                }
+            }
+            (None, None) => {
                 full += 1;
                 if old.checksum != new.checksum && same_rows {
                     differs(name, "content", format!("table {name} has other content"));
                 }
             }
-            Some(_) => {
+            (Some(_), _) => {
                 kept += 1;
                 let text = compare_kept(name, old, new);
                 if let Some(text) = text.filter(|_| same_rows) {
@@ -241,6 +255,17 @@ fn compare_kept(name: &str, old: &TableSnapshot, new: &TableSnapshot) -> Option<
     }
     (old.kept != new.kept)
         .then(|| format!("table {name} has other content in its unchanged columns"))
+}
+
+fn compare_filled(done: &Anticipated, old: &TableSnapshot, new: &TableSnapshot) -> Option<String> {
+    let name = &done.table;
+    if old.filled_columns.as_ref() != Some(&done.columns) {
+        return Some(format!(
+            "table {name} was filled on the way, but was not read before with the same `anticipate`"
+        ));
+    }
+    (old.filled.as_ref() != Some(&new.checksum))
+        .then(|| format!("table {name} has other content than before with its NULLs filled"))
 }
 
 fn compare_sequences(
@@ -300,7 +325,7 @@ impl Module for PostgresqlVerify {
             let message = "holds no table: comparing with nothing proves nothing";
             return Err(PostgresError::argument("before", message).into());
         }
-        let (differences, full, kept) = compare(&before, &after, &self.changes);
+        let (differences, full, kept) = compare(&before, &after, &self.changes, &self.anticipated);
         if !differences.is_empty() {
             let details = differences
                 .iter()
@@ -362,7 +387,7 @@ mod tests {
         after: &Snapshot,
         changes: &DeclaredChanges,
     ) -> Vec<(String, &'static str)> {
-        compare(before, after, changes)
+        compare(before, after, changes, &[])
             .0
             .into_iter()
             .map(|d| (d.object, d.kind))
@@ -390,6 +415,37 @@ mod tests {
         ];
         assert_eq!(found, expected.map(|(name, kind)| (name.to_owned(), kind)));
         assert!(kinds(&before, &before, &DeclaredChanges::default()).is_empty());
+    }
+
+    #[test]
+    fn what_was_anticipated_is_checked_value_by_value() {
+        let fills: BTreeMap<String, String> = [("aet".to_owned(), "*".to_owned())].into();
+        let done = [Anticipated {
+            table: "public.a".into(),
+            columns: fills.clone(),
+            values: 2,
+        }];
+        let mut before = snapshot(&[("public.a", 3, "x", None), ("public.b", 3, "x", None)]);
+        let after = |a, b| snapshot(&[("public.a", 3, a, None), ("public.b", 3, b, None)]);
+        let differ = |before: &Snapshot, after: &Snapshot| {
+            compare(before, after, &DeclaredChanges::default(), &done)
+                .0
+                .len()
+        };
+        assert_eq!(
+            differ(&before, &after("filled", "x")),
+            1,
+            "not read so before"
+        );
+        let a = before.tables.get_mut("public.a").expect("a");
+        (a.filled, a.filled_columns) = (Some("filled".into()), Some(fills));
+        assert_eq!(differ(&before, &after("filled", "x")), 0);
+        assert_eq!(differ(&before, &after("x", "x")), 1, "not filled after all");
+        assert_eq!(
+            differ(&before, &after("filled", "filled")),
+            1,
+            "another table"
+        );
     }
 
     #[test]
