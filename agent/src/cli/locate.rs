@@ -8,11 +8,13 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Global, PlaybookArgs};
 use super::confirm::Terminal;
 use super::exit::Failure;
-use super::extra_vars;
+use super::vault::vault;
+use super::{extra_vars, prompts};
 use crate::engine::{Engine, Operator, RunOptions};
 use crate::playbook::load::LoadOptions;
 use crate::playbook::validate::{Checked, KnownNames, check};
 use crate::state::{Lock, StateDir, StateError};
+use crate::vault::Vault;
 
 /// The state directory: `--state-dir`, `KAAPANA_AGENT_STATE`, or `state/` in the folder above the
 /// playbook's, so that it does not depend on the working directory.
@@ -31,21 +33,30 @@ pub(super) fn state_dir(global: &Global, playbook: Option<&Path>) -> PathBuf {
 }
 
 /// Loads and validates a playbook with its extra variables: everything that is wrong, at once.
-pub(super) fn playbook(args: &PlaybookArgs) -> Result<(Checked, Map<String, Value>), Failure> {
-    let extra = extra_vars::read(&args.extra_vars)?;
+pub(super) fn playbook(
+    global: &Global,
+    args: &PlaybookArgs,
+) -> Result<(Checked, Map<String, Value>, Vault), Failure> {
+    let vault = vault(global)?;
+    let extra = extra_vars::read(&args.extra_vars, &vault)?;
     let options = LoadOptions {
         extra_vars: extra.clone(),
+        vault: vault.clone(),
         ..LoadOptions::default()
     };
     let checked =
         check(&args.playbook, &options, &KnownNames::default()).map_err(Failure::Problems)?;
-    Ok((checked, extra))
+    Ok((checked, extra, vault))
 }
 
 /// What only `run` is told.
 #[derive(Debug, Default)]
 pub(super) struct More {
     pub check: bool,
+    pub diff: bool,
+    pub no_checkpoint: bool,
+    /// A person is asked for variables.
+    pub asks: bool,
     pub redo: Vec<String>,
     pub redo_reason: String,
 }
@@ -80,10 +91,19 @@ pub(super) fn engine(
     cancel: CancellationToken,
     more: More,
 ) -> Result<Engine, Failure> {
-    let (checked, extra_vars) = playbook(args)?;
+    let (checked, extra_vars, vault) = playbook(global, args)?;
+    let plays = &checked.playbook.plays;
+    let prompted = match more.asks {
+        true => prompts::answers(plays, &extra_vars)?,
+        false => prompts::defaults(plays),
+    };
     let options = RunOptions {
         extra_vars,
         check: more.check,
+        diff: more.diff,
+        no_checkpoint: more.no_checkpoint,
+        prompted,
+        vault,
         invocation: invocation(global, args),
         redo: more.redo,
         redo_reason: more.redo_reason,

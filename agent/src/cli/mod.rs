@@ -8,6 +8,7 @@ mod history;
 mod locate;
 mod plan;
 mod present;
+mod prompts;
 mod purge;
 mod reference;
 mod report;
@@ -18,6 +19,7 @@ mod screen;
 mod show;
 mod state;
 mod status;
+mod vault;
 
 use std::process::ExitCode;
 

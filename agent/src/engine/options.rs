@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::modules::context::Confirm;
+use crate::vault::Vault;
 
 /// Who runs, and from where: written into the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,14 @@ pub struct RunOptions {
     pub redo: Vec<String>,
     /// Why; kept in the journal.
     pub redo_reason: String,
+    /// `--no-checkpoint`: looks again at what is done, but for one-way tasks.
+    pub no_checkpoint: bool,
+    /// Passwords for what is encrypted, and what was revealed.
+    pub vault: Vault,
+    /// `--diff`: tells how files change.
+    pub diff: bool,
+    /// What a person answered for `vars_prompt`.
+    pub prompted: Map<String, Value>,
     /// Who runs.
     pub operator: Operator,
     /// Answers `pause`.
