@@ -58,6 +58,28 @@ const BY_HAND: &[(&str, &str)] = &[
         "postgresql::schema_half_done",
         "A script is in effect in part only: somebody else began it",
     ),
+    (
+        "playbook::arguments",
+        "Arguments of a module are not named, or contradict each other",
+    ),
+    (
+        "playbook::file",
+        "A file that the playbook names cannot be read",
+    ),
+    (
+        "playbook::loop_needs_a_list",
+        "A loop is given something that its keyword cannot go through",
+    ),
+    ("playbook::no_module", "A task does not say what to do"),
+    (
+        "playbook::wrong_type",
+        "A value is of another type than is wanted there",
+    ),
+    ("playbook::yaml_syntax", "A file is not valid YAML"),
+    (
+        "playbook::vault",
+        "What is encrypted with ansible-vault cannot be opened",
+    ),
     ("resolve::ambiguous_task", "Several tasks have this name"),
     ("state::io", "The system refused an operation on the state"),
     (

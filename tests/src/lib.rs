@@ -8,6 +8,7 @@ pub mod agent;
 pub mod apt;
 pub mod browser;
 pub mod check;
+pub mod conformance;
 pub mod crash;
 pub mod directory;
 pub mod error;

@@ -76,6 +76,8 @@ fn ran(arguments: Arguments, check: bool, diff: bool) -> Value {
         output: Output::Json,
         verbose: 0,
         log_file: None,
+        vault_password_file: Vec::new(),
+        ask_vault_pass: false,
     };
     let args = PlaybookArgs {
         playbook: arguments.playbook,

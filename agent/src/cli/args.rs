@@ -20,6 +20,19 @@ pub(super) struct Global {
     /// Folder that holds the state [default: `state/` in the folder above the playbook's]
     #[arg(long, global = true, value_name = "DIR", env = "KAAPANA_AGENT_STATE")]
     pub state_dir: Option<PathBuf>,
+    /// File with the password of what is encrypted with ansible-vault; a program is run, and prints it. May be
+    /// given often
+    #[arg(
+        long,
+        alias = "vault-pass-file",
+        global = true,
+        value_name = "FILE",
+        env = "ANSIBLE_VAULT_PASSWORD_FILE"
+    )]
+    pub vault_password_file: Vec<PathBuf>,
+    /// Ask for that password
+    #[arg(short = 'J', long, alias = "ask-vault-password", global = true)]
+    pub ask_vault_pass: bool,
     /// Print for people or, one JSON object a line, for programs
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -98,6 +111,12 @@ pub(super) struct RunArgs {
     /// Predict what would change; change nothing
     #[arg(short = 'C', long)]
     pub check: bool,
+    /// Show how files change, line by line
+    #[arg(short = 'D', long)]
+    pub diff: bool,
+    /// Look again at what is done and describes a state, or only looks; what must not run twice stays done
+    #[arg(long)]
+    pub no_checkpoint: bool,
     /// Only check that the playbook is well-formed
     #[arg(long)]
     pub syntax_check: bool,

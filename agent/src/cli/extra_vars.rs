@@ -8,16 +8,17 @@ use serde_json::{Map, Value};
 use super::exit::Failure;
 use crate::playbook;
 use crate::source::SourceFile;
+use crate::vault::Vault;
 
 /// Reads all `-e` arguments; later ones win.
-pub(super) fn read(arguments: &[String]) -> Result<Map<String, Value>, Failure> {
+pub(super) fn read(arguments: &[String], vault: &Vault) -> Result<Map<String, Value>, Failure> {
     let mut variables = Map::new();
     for argument in arguments {
         let text = argument.trim();
         if let Some(path) = text.strip_prefix('@') {
-            variables.extend(file(Path::new(path))?);
+            variables.extend(file(Path::new(path), vault)?);
         } else if text.starts_with('{') {
-            variables.extend(map("-e", text)?);
+            variables.extend(map("-e", text, vault)?);
         } else {
             for pair in words(text) {
                 let Some((key, value)) = pair.split_once('=') else {
@@ -34,7 +35,7 @@ pub(super) fn read(arguments: &[String]) -> Result<Map<String, Value>, Failure> 
     Ok(variables)
 }
 
-fn file(path: &Path) -> Result<Map<String, Value>, Failure> {
+fn file(path: &Path, vault: &Vault) -> Result<Map<String, Value>, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::other(
             "arguments::extra_vars",
@@ -45,15 +46,15 @@ fn file(path: &Path) -> Result<Map<String, Value>, Failure> {
             "check the path after `-e @`",
         )
     })?;
-    map(&path.display().to_string(), &text)
+    map(&path.display().to_string(), &text, vault)
 }
 
-fn map(name: &str, text: &str) -> Result<Map<String, Value>, Failure> {
+fn map(name: &str, text: &str, vault: &Vault) -> Result<Map<String, Value>, Failure> {
     let source = Arc::new(SourceFile {
         path: name.into(),
         text: text.to_owned(),
     });
-    match playbook::parse(&source)
+    match playbook::parse_with(&source, vault)
         .map_err(Failure::Problems)?
         .to_value()
     {
@@ -97,7 +98,7 @@ mod tests {
     #[test]
     fn pairs_maps_and_quotes_are_read_and_the_last_wins() {
         let arguments = ["a=1 b='two words'", "{a: 2, c: [x, yes]}"].map(str::to_owned);
-        let read = read(&arguments).expect("well-formed");
+        let read = read(&arguments, &Vault::default()).expect("well-formed");
         assert_eq!(
             Value::Object(read),
             serde_json::json!({"a": 2, "b": "two words", "c": ["x", true]})
@@ -106,6 +107,6 @@ mod tests {
 
     #[test]
     fn a_word_without_a_value_is_refused() {
-        assert!(read(&["nonsense".to_owned()]).is_err());
+        assert!(read(&["nonsense".to_owned()], &Vault::default()).is_err());
     }
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{FleetArgs, Global, HostsArgs, Output, PlaybookArgs, RunArgs, StatusArgs};
 use super::exit::{self, Failure};
+use super::vault::vault;
 use super::{Done, extra_vars, locate, run, screen};
 use crate::engine::{playbook_name, run_id};
 use crate::event::{EVENT_VERSION, Event, Stats};
@@ -24,6 +25,7 @@ use crate::report::fleet::{self as view, figures};
 use crate::report::style::Ink;
 use crate::source::Problem;
 use crate::state::fingerprint::sha256_hex;
+use crate::vault::Vault;
 
 /// Variables that say how a host is reached: they are the controller's, and hold what is nobody else's
 /// business.
@@ -50,8 +52,9 @@ struct End {
 }
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
-    let extra = extra_vars::read(&args.playbook.extra_vars)?;
-    let chosen = choose(&args.playbook, &args.hosts, &extra)?;
+    let vault = vault(global)?;
+    let extra = extra_vars::read(&args.playbook.extra_vars, &vault)?;
+    let chosen = choose(&args.playbook, &args.hosts, &extra, &vault)?;
     let fleet = Arc::new(fleet(&args.playbook.playbook, &args.hosts)?);
     let operator = locate::operator();
     let order = |host: &HostOrder| Order {
@@ -63,6 +66,8 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
         tags: args.playbook.tags.clone(),
         skip_tags: args.playbook.skip_tags.clone(),
         check: args.check,
+        diff: args.diff,
+        no_checkpoint: args.no_checkpoint,
         yes: args.yes,
         redo: args.redo.clone(),
         reason: args.reason.clone(),
@@ -86,7 +91,12 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
 
 pub(super) fn attach(global: &Global, args: &FleetArgs) -> Done {
     let playbook = bare(&args.playbook);
-    let chosen = choose(&playbook, &args.hosts, &serde_json::Map::new())?;
+    let chosen = choose(
+        &playbook,
+        &args.hosts,
+        &serde_json::Map::new(),
+        &vault(global)?,
+    )?;
     let fleet = Arc::new(fleet(&args.playbook, &args.hosts)?);
     each(global, &args.playbook, &args.hosts, chosen, fleet, |_| None)
 }
@@ -170,6 +180,7 @@ fn choose(
     args: &PlaybookArgs,
     hosts: &HostsArgs,
     extra: &serde_json::Map<String, Value>,
+    vault: &Vault,
 ) -> Result<Chosen, Failure> {
     let inventory = Inventory::read(&hosts.inventory).map_err(Failure::Problems)?;
     let mut known = KnownNames::of(extra);
@@ -180,7 +191,7 @@ fn choose(
             .unwrap_or_default();
         known.names.extend(vars.into_iter().map(|(name, _)| name));
     }
-    let checked = locate::playbook_with(args, extra, &known)?;
+    let checked = locate::playbook_with(args, extra, &known, vault)?;
     let limit = match &hosts.limit {
         None => None,
         Some(limit) => Some(inventory.select(limit).map_err(|error| {
@@ -370,7 +381,12 @@ fn asked(
     hosts: &HostsArgs,
     ask: impl AsyncFn(&Fleet, &Wire, &HostOrder) -> Result<(Value, String), RemoteError>,
 ) -> Done {
-    let chosen = choose(&bare(playbook), hosts, &serde_json::Map::new())?;
+    let chosen = choose(
+        &bare(playbook),
+        hosts,
+        &serde_json::Map::new(),
+        &vault(global)?,
+    )?;
     let fleet = fleet(playbook, hosts)?;
     let r#become = password(hosts, &chosen)?;
     let sockets = sockets()?;

@@ -8,12 +8,14 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Global, PlaybookArgs};
 use super::confirm::Terminal;
 use super::exit::Failure;
-use super::extra_vars;
+use super::vault::vault;
+use super::{extra_vars, prompts};
 use crate::engine::{Engine, Host, Operator, RunOptions};
 use crate::modules::kubernetes::ClusterEnvironment;
 use crate::playbook::load::LoadOptions;
 use crate::playbook::validate::{Checked, KnownNames, check};
 use crate::state::{Lock, StateDir, StateError};
+use crate::vault::Vault;
 
 /// The state directory: `--state-dir`, `KAAPANA_AGENT_STATE`, or `state/` in the folder above the
 /// playbook's, so that it does not depend on the working directory.
@@ -32,10 +34,14 @@ pub(super) fn state_dir(global: &Global, playbook: Option<&Path>) -> PathBuf {
 }
 
 /// Loads and validates a playbook with its extra variables: everything that is wrong, at once.
-pub(super) fn playbook(args: &PlaybookArgs) -> Result<(Checked, Map<String, Value>), Failure> {
-    let extra = extra_vars::read(&args.extra_vars)?;
-    let checked = playbook_with(args, &extra, &KnownNames::default())?;
-    Ok((checked, extra))
+pub(super) fn playbook(
+    global: &Global,
+    args: &PlaybookArgs,
+) -> Result<(Checked, Map<String, Value>, Vault), Failure> {
+    let vault = vault(global)?;
+    let extra = extra_vars::read(&args.extra_vars, &vault)?;
+    let checked = playbook_with(args, &extra, &KnownNames::default(), &vault)?;
+    Ok((checked, extra, vault))
 }
 
 /// As [`playbook`], with extra variables that were read, and names that are defined elsewhere.
@@ -43,9 +49,11 @@ pub(super) fn playbook_with(
     args: &PlaybookArgs,
     extra: &Map<String, Value>,
     known: &KnownNames,
+    vault: &Vault,
 ) -> Result<Checked, Failure> {
     let options = LoadOptions {
         extra_vars: extra.clone(),
+        vault: vault.clone(),
         ..LoadOptions::default()
     };
     check(&args.playbook, &options, known).map_err(Failure::Problems)
@@ -65,6 +73,10 @@ pub(super) struct Outside {
 pub(super) struct More {
     pub outside: Option<Outside>,
     pub check: bool,
+    pub diff: bool,
+    pub no_checkpoint: bool,
+    /// A person is asked for variables.
+    pub asks: bool,
     pub redo: Vec<String>,
     pub redo_reason: String,
 }
@@ -99,11 +111,12 @@ pub(super) fn engine(
     cancel: CancellationToken,
     more: More,
 ) -> Result<Engine, Failure> {
+    let vault = vault(global)?;
     let outside = more.outside.map_or_else(
         || {
             Ok(Outside {
                 host: Host::default(),
-                extra_vars: extra_vars::read(&args.extra_vars)?,
+                extra_vars: extra_vars::read(&args.extra_vars, &vault)?,
                 operator: String::new(),
             })
         },
@@ -118,7 +131,12 @@ pub(super) fn engine(
             .collect(),
         ..KnownNames::default()
     };
-    let checked = playbook_with(args, &outside.extra_vars, &known)?;
+    let checked = playbook_with(args, &outside.extra_vars, &known, &vault)?;
+    let plays = &checked.playbook.plays;
+    let prompted = match more.asks {
+        true => prompts::answers(plays, &outside.extra_vars)?,
+        false => prompts::defaults(plays),
+    };
     let mut operator = operator();
     if !outside.operator.is_empty() {
         operator.user = format!("{} (for {})", operator.user, outside.operator);
@@ -127,6 +145,10 @@ pub(super) fn engine(
         extra_vars: outside.extra_vars,
         host: outside.host,
         check: more.check,
+        diff: more.diff,
+        no_checkpoint: more.no_checkpoint,
+        prompted,
+        vault,
         invocation: invocation(global, args),
         redo: more.redo,
         redo_reason: more.redo_reason,

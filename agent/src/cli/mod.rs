@@ -11,6 +11,7 @@ mod locate;
 mod on_host;
 mod plan;
 mod present;
+mod prompts;
 mod purge;
 mod reference;
 mod report;
@@ -21,6 +22,7 @@ mod screen;
 mod show;
 mod state;
 mod status;
+mod vault;
 
 use std::process::ExitCode;
 

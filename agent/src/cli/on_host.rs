@@ -246,6 +246,8 @@ fn ordered(global: &Global, base: &Base, order: &Order) -> Result<u8, Failure> {
         output: Output::Json,
         verbose: global.verbose,
         log_file: None,
+        vault_password_file: Vec::new(),
+        ask_vault_pass: false,
     };
     let args = RunArgs {
         playbook: PlaybookArgs {
@@ -255,6 +257,8 @@ fn ordered(global: &Global, base: &Base, order: &Order) -> Result<u8, Failure> {
             skip_tags: order.skip_tags.clone(),
         },
         check: order.check,
+        diff: order.diff,
+        no_checkpoint: order.no_checkpoint,
         syntax_check: false,
         yes: order.yes,
         redo: order.redo.clone(),

@@ -19,7 +19,7 @@ use crate::report::{diagnostic, plan, terminal, trace};
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
     if args.syntax_check {
-        return syntax_check(args);
+        return syntax_check(global, args);
     }
     if !args.hosts.inventory.is_empty() {
         return fleet::run(global, args);
@@ -36,6 +36,9 @@ pub(super) fn here(
     let more = locate::More {
         outside,
         check: args.check,
+        diff: args.diff,
+        no_checkpoint: args.no_checkpoint,
+        asks: true,
         redo: args.redo.clone(),
         redo_reason: args
             .reason
@@ -98,7 +101,9 @@ pub(super) fn stage(
     more: locate::More,
 ) -> Result<Stage, Failure> {
     let cancel = CancellationToken::new();
-    let shown = Arc::new(terminal::Terminal::new(screen::options(global.verbose)));
+    // How files change is among what tasks print.
+    let verbose = global.verbose.max(u8::from(more.diff));
+    let shown = Arc::new(terminal::Terminal::new(screen::options(verbose)));
     let operator = locate::operator();
     let ask = Terminal {
         yes,
@@ -131,8 +136,8 @@ pub(super) fn stage(
     })
 }
 
-fn syntax_check(args: &RunArgs) -> Done {
-    let (checked, _) = locate::playbook(&args.playbook)?;
+fn syntax_check(global: &Global, args: &RunArgs) -> Done {
+    let (checked, ..) = locate::playbook(global, &args.playbook)?;
     if !checked.warnings.is_empty() {
         let style = screen::stderr_style();
         eprint!(

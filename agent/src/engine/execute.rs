@@ -162,9 +162,12 @@ impl<'p> Session<'p> {
                     }
                     return self.finish(place, work, attempt, How::Ran, outcome, since);
                 }
-                Try::Failed(failure) => {
+                Try::Failed(mut failure) => {
                     // Another try might do it twice.
                     if attempt_number > retries || failure.unknown {
+                        if retries > 0 {
+                            failure.result.insert("attempts".into(), retries.into());
+                        }
                         let print = work.fingerprint.clone();
                         return self.failed(place, &failure, print, attempt, since);
                     }
@@ -258,7 +261,12 @@ impl<'p> Session<'p> {
         if started.half_done {
             return Some(true);
         }
-        match work.module.check(ctx).await {
+        // How files change is told when they do.
+        let looking = TaskContext {
+            diff: false,
+            ..ctx.clone()
+        };
+        match work.module.check(&looking).await {
             Ok(Plan::InSync) => Some(false),
             Ok(Plan::NeedsChange(_)) => Some(true),
             // What is wrong is told when it is done.
@@ -287,7 +295,7 @@ impl<'p> Session<'p> {
         // Lets a later task tell whether two things were seen by the same run.
         result.insert("run".into(), self.run.clone().into());
         let mut result = Value::Object(result);
-        self.take_facts(&result);
+        self.take_facts(place.task, &result);
         let mut outputs: Vec<Output> = outputs.into_iter().map(output).collect();
         if work.holds_secret {
             hide_hashes(&mut result);
@@ -299,7 +307,15 @@ impl<'p> Session<'p> {
         } else {
             (Status::Ok, TaskStatus::Ok)
         };
-        self.stats.ok += 1;
+        // A module may find that it is not meant at all.
+        let status = match result.get("skipped") {
+            Some(Value::Bool(true)) if !changed => Status::Skipped,
+            _ => status,
+        };
+        match status {
+            Status::Skipped => self.stats.skipped += 1,
+            _ => self.stats.ok += 1,
+        }
         self.record(Body::TaskFinished {
             task: place.identity.clone(),
             arguments: if attempt.is_none() {
@@ -378,7 +394,7 @@ impl<'p> Session<'p> {
         }
     }
 
-    fn context(&mut self, place: &Place<'p>, work: &Work) -> TaskContext {
+    pub(super) fn context(&mut self, place: &Place<'p>, work: &Work) -> TaskContext {
         self.logs += 1;
         let engine = self.engine;
         let log = engine.state.run_logs(&self.run).join(format!(
@@ -392,14 +408,29 @@ impl<'p> Session<'p> {
                 log,
                 &self.events,
                 &engine.redactor,
-                !place.frame.no_log && !self.checking(),
+                match self.checking() {
+                    _ if place.frame.no_log => task_log::Lines::Hidden,
+                    false => task_log::Lines::Kept,
+                    true if self.tells_difference(place) => task_log::Lines::Told,
+                    true => task_log::Lines::Hidden,
+                },
             ),
             cancel: engine.options.cancel.child_token(),
+            diff: self.tells_difference(place),
             environment: work.environment.iter().cloned().collect::<BTreeMap<_, _>>(),
             services: self.handles(),
             quarantine: engine.quarantine(&self.state_id),
             ..engine.looking_context()
         }
+    }
+
+    /// Whether a task says how it changes files: as it says itself, else as the run was asked.
+    fn tells_difference(&self, place: &Place<'_>) -> bool {
+        let own = place.frame.diff.map(|node| {
+            let value = self.engine.templates.render(node, &place.frame.scope);
+            value.is_ok_and(|value| value == Value::Bool(true))
+        });
+        own.unwrap_or(self.engine.options.diff) && !place.frame.no_log
     }
 
     pub(super) fn next_attempt(&self) -> String {

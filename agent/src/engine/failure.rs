@@ -62,7 +62,7 @@ impl Failure {
     pub(super) fn to_result(&self) -> Map<String, Value> {
         let mut result = self.result.clone();
         result.insert("failed".into(), true.into());
-        result.insert("changed".into(), false.into());
+        result.entry("changed").or_insert(false.into());
         result.insert("msg".into(), self.message.clone().into());
         result.insert("code".into(), self.code.clone().into());
         if let Some(help) = &self.help {

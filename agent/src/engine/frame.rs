@@ -15,6 +15,11 @@ pub(super) struct Frame<'p> {
     pub ignore_errors: Option<&'p Node>,
     pub check_mode: Option<&'p Node>,
     pub no_log: bool,
+    pub diff: Option<&'p Node>,
+    /// Around handlers: they run when they were notified, whatever tags are asked for.
+    pub handlers: bool,
+    /// Keys of the items of the includes around, outermost first.
+    pub rounds: Vec<String>,
 }
 
 impl<'p> Frame<'p> {
@@ -28,6 +33,9 @@ impl<'p> Frame<'p> {
             ignore_errors: None,
             check_mode: None,
             no_log: false,
+            diff: play.diff.as_ref(),
+            handlers: false,
+            rounds: Vec::new(),
         }
     }
 
@@ -51,5 +59,6 @@ impl<'p> Frame<'p> {
         self.ignore_errors = common.ignore_errors.as_ref().or(self.ignore_errors);
         self.check_mode = common.check_mode.as_ref().or(self.check_mode);
         self.no_log |= common.no_log;
+        self.diff = common.diff.as_ref().or(self.diff);
     }
 }

@@ -48,7 +48,8 @@ impl<'p> Session<'p> {
 
     /// Runs the play's notified handlers, in the order of their definition.
     pub(super) async fn flush_handlers(&mut self, play: &'p Play) -> Result<Flow, Stop> {
-        let frame = Frame::of_play(play, self.engine.play_scope(&self.root, play));
+        let mut frame = Frame::of_play(play, self.engine.play_scope(&self.root, play));
+        frame.handlers = true;
         for handler in &play.handlers {
             let identity = self.engine.identities.get(handler);
             let due = self.history.pending_handlers.iter().any(|pending| {
@@ -57,8 +58,11 @@ impl<'p> Session<'p> {
                         .strip_prefix(pending.as_str())
                         .is_some_and(|r| r.starts_with(" ["))
             });
-            if due && let Flow::Failed(failed) = self.task(handler, &frame).await? {
-                return Ok(Flow::Failed(failed));
+            if due {
+                let flow = self.task(handler, &frame).await?;
+                if !matches!(flow, Flow::Next) {
+                    return Ok(flow);
+                }
             }
         }
         Ok(Flow::Next)

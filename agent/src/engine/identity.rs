@@ -101,6 +101,10 @@ impl Walk {
     }
 
     fn task(&mut self, task: &Task, path: &str) {
+        // It is the engine's own word and leaves no record.
+        if task.module.name == "meta" {
+            return;
+        }
         let own = task
             .id
             .as_deref()

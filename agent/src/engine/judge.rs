@@ -45,12 +45,15 @@ impl<'p> Session<'p> {
                 return Ok(None);
             }
             let scope = self.result_scope(place, scope, &result);
-            self.any(&task.failed_when, &scope).map(Some)
+            self.all(&task.failed_when, &scope).map(Some)
         })();
         match judged {
             Ok(Some(true)) => {
                 let mut failure = Failure::new("engine::failed_when", "`failed_when` is true");
                 failure.result = result;
+                failure
+                    .result
+                    .insert("failed_when_result".into(), true.into());
                 Try::Failed(failure)
             }
             Ok(_) => Try::Succeeded { result, outcome },
@@ -65,7 +68,7 @@ impl<'p> Session<'p> {
             return Try::Failed(failure);
         }
         let scope_with = self.result_scope(place, scope, &failure.to_result());
-        match self.any(&place.task.failed_when, &scope_with) {
+        match self.all(&place.task.failed_when, &scope_with) {
             Ok(true) => Try::Failed(failure),
             Ok(false) => {
                 let outcome = Outcome {
@@ -105,15 +108,6 @@ impl<'p> Session<'p> {
             }
         }
         Ok(true)
-    }
-
-    fn any(&self, conditions: &[Node], scope: &Scope) -> Result<bool, Problem> {
-        for condition in conditions {
-            if self.engine.templates.condition(condition, scope)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     pub(super) fn retry_limits(

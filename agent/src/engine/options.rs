@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::modules::context::Confirm;
 use crate::modules::kubernetes::ClusterEnvironment;
 use crate::playbook::model::Vars;
+use crate::vault::Vault;
 
 /// Who runs, and from where: written into the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +85,14 @@ pub struct RunOptions {
     pub redo: Vec<String>,
     /// Why; kept in the journal.
     pub redo_reason: String,
+    /// `--no-checkpoint`: looks again at what is done, but for one-way tasks.
+    pub no_checkpoint: bool,
+    /// Passwords for what is encrypted, and what was revealed.
+    pub vault: Vault,
+    /// `--diff`: tells how files change.
+    pub diff: bool,
+    /// What a person answered for `vars_prompt`.
+    pub prompted: Map<String, Value>,
     /// Who runs.
     pub operator: Operator,
     /// Where a kubeconfig is looked for.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::decide::{Decision, Orphan, Reason};
 use super::frame::Frame;
 use super::identity::item_keys;
+use super::rounds::{Around, item_result, loop_result};
 use super::run::{Engine, RunError};
 use super::unit::{Item as LoopItem, Look, Place};
 use crate::modules::Kind;
@@ -165,9 +166,17 @@ impl<'e> Planner<'e> {
     }
 
     fn block(&mut self, block: &'e Block, frame: &Frame<'e>) -> Result<(), Problem> {
-        let frame = frame.enter(block);
-        self.items(&block.block, &frame)?;
-        self.items(&block.always, &frame)
+        let rounds = match self.engine.rounds(block, frame) {
+            Ok(rounds) => rounds,
+            // Known when it comes to it.
+            Err(_) if self.unknown => vec![frame.enter(block)],
+            Err(problem) => return Err(problem),
+        };
+        for frame in rounds {
+            self.items(&block.block, &frame)?;
+            self.items(&block.always, &frame)?;
+        }
+        Ok(())
     }
 
     fn handlers(
@@ -196,6 +205,9 @@ impl<'e> Planner<'e> {
     }
 
     fn task(&mut self, task: &'e Task, frame: &Frame<'e>) -> Result<(), Problem> {
+        if task.module.name == "meta" {
+            return Ok(());
+        }
         let place = self.place(task, frame, None);
         if !self.engine.wants(&place.frame, task) {
             self.add(
@@ -225,10 +237,10 @@ impl<'e> Planner<'e> {
             let scope = self.engine.item_scope(&scope, spec, &item);
             let place = self.place(task, frame, Some(item.clone()));
             let result = self.unit(&place, &scope)?;
-            results.push(result.map(|result| super::task::item_result(spec, &item, result)));
+            results.push(result.map(|result| item_result(spec, &item, result)));
         }
         let whole: Option<Vec<Value>> = results.into_iter().collect();
-        self.register(task, whole.map(super::task::loop_result));
+        self.register(task, whole.map(loop_result));
         Ok(())
     }
 
@@ -280,10 +292,8 @@ impl<'e> Planner<'e> {
         };
         let set_facts = place.task.module.kind == Kind::ReadOnly && result.is_none();
         self.add(place, action, why, details);
-        if let Some(Value::Object(facts)) = result.as_ref().and_then(|r| r.get("ansible_facts")) {
-            for (name, value) in facts {
-                self.root.set(name, value.clone());
-            }
+        if let Some(result) = &result {
+            super::facts::take(&self.root, place.task, result);
         }
         self.unknown |= result.is_none() || set_facts;
         Ok(result)
@@ -357,10 +367,18 @@ impl Reason<'_> {
 /// Keys for the items of a loop.
 pub(super) fn keyed(items: Vec<Value>, labels: &[Option<String>]) -> Vec<LoopItem> {
     let keys = item_keys(&items, labels);
+    let around: Vec<Around> = (0..items.len()).map(|at| Around::of(&items, at)).collect();
     items
         .into_iter()
         .zip(keys)
+        .zip(around)
+        .map(|((value, key), around)| (value, key, around))
         .enumerate()
-        .map(|(index, (value, key))| LoopItem { key, value, index })
+        .map(|(index, (value, key, around))| LoopItem {
+            key,
+            value,
+            index,
+            around,
+        })
         .collect()
 }

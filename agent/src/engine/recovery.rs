@@ -104,7 +104,7 @@ impl<'p> Session<'p> {
             // An expression that cannot be evaluated proves nothing.
             return Ok(Ok(self.all(&wanted.that, scope).unwrap_or(false)));
         };
-        let module = match arguments::build(&self.engine.templates, spec, args, scope) {
+        let module = match arguments::build(self.engine, spec, args, scope) {
             Ok((module, _)) => module,
             Err(problem) => return Ok(Err(Failure::of_problem(&problem))),
         };

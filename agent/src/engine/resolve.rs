@@ -219,21 +219,28 @@ impl Engine {
     /// facts are the journal's.
     pub(super) fn place_now(&self, identity: &str, history: &History) -> Option<Place<'_>> {
         let root = self.root_scope();
-        for (_, known) in history.tasks() {
+        let mut all: Vec<&Task> = Vec::new();
+        for play in &self.playbook.plays {
+            let frame = Frame::of_play(play, root.clone());
+            all.extend(
+                tasks_of(self, play, &frame)
+                    .into_iter()
+                    .map(|(task, _)| task),
+            );
+        }
+        for (name, known) in history.tasks() {
             if let TaskHistory::Finished(finished) = known
-                && let Some(facts) = finished
-                    .result
-                    .get("ansible_facts")
-                    .and_then(|f| f.as_object())
+                && let Some(task) = all.iter().find(|task| {
+                    let rest = name.strip_prefix(self.identities.get(task));
+                    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" ["))
+                })
             {
-                for (name, value) in facts {
-                    root.set(name, value.clone());
-                }
+                super::facts::take(&root, task, &finished.result);
             }
         }
         for play in &self.playbook.plays {
             let frame = Frame::of_play(play, self.play_scope(&root, play));
-            for (task, frame) in tasks_of(play, &frame) {
+            for (task, frame) in tasks_of(self, play, &frame) {
                 let own = self.identities.get(task);
                 if let Some(name) = &task.register
                     && let Some(TaskHistory::Finished(finished)) = history.task(own)
@@ -254,14 +261,23 @@ impl Engine {
 }
 
 /// Every task of a play, handlers included, with what it inherits.
-pub(super) fn tasks_of<'p>(play: &'p Play, frame: &Frame<'p>) -> Vec<(&'p Task, Frame<'p>)> {
+pub(super) fn tasks_of<'p>(
+    engine: &Engine,
+    play: &'p Play,
+    frame: &Frame<'p>,
+) -> Vec<(&'p Task, Frame<'p>)> {
     let mut found = Vec::new();
-    collect(&play.items, frame, &mut found);
+    collect(engine, &play.items, frame, &mut found);
     found.extend(play.handlers.iter().map(|handler| (handler, frame.clone())));
     found
 }
 
-fn collect<'p>(items: &'p [Item], frame: &Frame<'p>, found: &mut Vec<(&'p Task, Frame<'p>)>) {
+fn collect<'p>(
+    engine: &Engine,
+    items: &'p [Item],
+    frame: &Frame<'p>,
+    found: &mut Vec<(&'p Task, Frame<'p>)>,
+) {
     for item in items {
         match item {
             Item::Task(task) => found.push((task, frame.clone())),
@@ -272,9 +288,12 @@ fn collect<'p>(items: &'p [Item], frame: &Frame<'p>, found: &mut Vec<(&'p Task, 
                     always,
                     ..
                 } = block.as_ref();
-                let frame = frame.enter(block);
-                for items in [inner, rescue, always] {
-                    collect(items, &frame, found);
+                // Where the items of an include are not known, its tasks are there all the same.
+                let rounds = engine.rounds(block, frame);
+                for frame in rounds.unwrap_or_else(|_| vec![frame.enter(block)]) {
+                    for items in [inner, rescue, always] {
+                        collect(engine, items, &frame, found);
+                    }
                 }
             }
         }

@@ -406,7 +406,7 @@ impl Session<'_> {
                 engine.state.run_logs(&self.run).join("rollback.log"),
                 &self.events,
                 &engine.redactor,
-                true,
+                task_log::Lines::Kept,
             ),
             quarantine: engine.quarantine(&self.state_id),
             ..engine.looking_context()

@@ -188,7 +188,7 @@ fn tasks_in<'e>(
     play: &'e Play,
 ) -> Vec<(&'e crate::playbook::model::Task, &'e str)> {
     let frame = Frame::of_play(play, engine.root_scope());
-    tasks_of(play, &frame)
+    tasks_of(engine, play, &frame)
         .into_iter()
         .map(|(task, _)| (task, engine.identities.get(task)))
         .collect()

@@ -510,9 +510,24 @@ impl Engine {
             .collect()
     }
 
+    /// Whatever was encrypted is a secret.
+    pub(super) fn learn_revealed(&self) {
+        for secret in self.options.vault.revealed() {
+            self.redactor.add(&secret.into());
+        }
+    }
+
     fn learn_secrets(&self) -> Result<(), Problem> {
+        self.learn_revealed();
         for play in &self.playbook.plays {
             let scope = self.play_scope(&self.root_scope(), play);
+            let asked = play.prompts.iter().filter(|prompt| prompt.private);
+            for prompt in asked {
+                let answers = [&self.options.prompted, &self.options.extra_vars];
+                for value in answers.iter().filter_map(|all| all.get(&prompt.name)) {
+                    self.redactor.add(value);
+                }
+            }
             for name in &play.secrets {
                 if let Some(value) = self.options.extra_vars.get(name) {
                     self.redactor.add(value);

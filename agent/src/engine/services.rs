@@ -193,7 +193,7 @@ impl<'p> Session<'p> {
             return Ok(());
         };
         let templates = &self.engine.templates;
-        let (probe, _) = arguments::build(templates, module, args, scope)
+        let (probe, _) = arguments::build(self.engine, module, args, scope)
             .map_err(|e| Failure::of_problem(&e))?;
         let patience = match &spec.ready_timeout {
             Some(node) => {
@@ -314,7 +314,7 @@ impl<'p> Session<'p> {
                 self.engine.state.run_logs(&self.run).join("services.log"),
                 &self.events,
                 &self.engine.redactor,
-                true,
+                task_log::Lines::Kept,
             ),
             docker: Arc::<OnceCell<_>>::clone(&self.engine.docker),
             ..self.engine.looking_context()

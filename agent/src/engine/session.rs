@@ -15,8 +15,9 @@ use super::run::{Engine, RunEnd, Stop};
 use super::services::Running;
 use super::task_log::EventSink;
 use crate::event::{Event, Stats, Status, millis};
-use crate::playbook::model::{Block, Item, Play};
+use crate::playbook::model::{Block, Item, Node, Play, Task};
 use crate::playbook::template::Scope;
+use crate::source::Problem;
 use crate::state::{
     Body, Fingerprint, History, How, Journal, Outcome, StateError, TaskHistory, TaskStatus,
 };
@@ -53,11 +54,15 @@ pub(super) enum Flow {
     Next,
     /// A task failed and nothing took over yet.
     Failed(Failed),
+    /// `meta` ends the play here, well.
+    EndPlay,
 }
 
 /// The task that failed.
 pub(super) struct Failed {
     pub identity: String,
+    /// Its name, for people.
+    pub name: String,
     pub result: Value,
 }
 
@@ -153,9 +158,10 @@ impl<'p> Session<'p> {
                 play: play.name.clone(),
             });
             let frame = Frame::of_play(play, engine.play_scope(&self.root, play));
-            let flow = self.items(&play.items, &frame).await?;
-            if let Flow::Failed(_) = flow {
-                return Ok(RunEnd::Failed);
+            match self.items(&play.items, &frame).await? {
+                Flow::Failed(_) => return Ok(RunEnd::Failed),
+                Flow::EndPlay => continue,
+                Flow::Next => {}
             }
             if let Flow::Failed(_) = self.flush_handlers(play).await? {
                 return Ok(RunEnd::Failed);
@@ -171,11 +177,14 @@ impl<'p> Session<'p> {
                     return Err(Stop::Interrupted);
                 }
                 let flow = match item {
+                    Item::Task(task) if task.module.name == "meta" => {
+                        self.meta(task, frame).await?
+                    }
                     Item::Task(task) => self.task(task, frame).await?,
                     Item::Block(block) => self.block(block, frame).await?,
                 };
-                if let Flow::Failed(failed) = flow {
-                    return Ok(Flow::Failed(failed));
+                if !matches!(flow, Flow::Next) {
+                    return Ok(flow);
                 }
             }
             Ok(Flow::Next)
@@ -183,7 +192,75 @@ impl<'p> Session<'p> {
     }
 
     async fn block(&mut self, block: &'p Block, frame: &Frame<'p>) -> Result<Flow, Stop> {
-        let frame = frame.enter(block);
+        let rounds = match self.engine.rounds(block, frame) {
+            Ok(rounds) => rounds,
+            Err(problem) => return self.no_rounds(block, frame, &problem),
+        };
+        for frame in rounds {
+            let flow = self.round(block, frame).await?;
+            if !matches!(flow, Flow::Next) {
+                return Ok(flow);
+            }
+        }
+        Ok(Flow::Next)
+    }
+
+    /// The items of an include's loop cannot be known: its first task is what fails.
+    fn no_rounds(
+        &mut self,
+        block: &'p Block,
+        frame: &Frame<'p>,
+        problem: &Problem,
+    ) -> Result<Flow, Stop> {
+        let Some(task) = first_task(&block.block) else {
+            return Ok(Flow::Next);
+        };
+        let place = self.engine.place(task, &frame.enter(block), None);
+        if self.checking() && self.unknown {
+            self.not_predictable(&place, "depends on what earlier tasks find");
+            return Ok(Flow::Next);
+        }
+        let end = self.not_runnable(&place, problem)?;
+        Ok(match end.status {
+            Status::Failed => Flow::Failed(Failed {
+                name: self.name(&place),
+                identity: place.identity,
+                result: end.result,
+            }),
+            _ => Flow::Next,
+        })
+    }
+
+    /// A task that is a word to the engine itself.
+    async fn meta(&mut self, task: &'p Task, frame: &Frame<'p>) -> Result<Flow, Stop> {
+        let engine = self.engine;
+        let place = engine.place(task, frame, None);
+        if !engine.wants(&place.frame, task) {
+            return Ok(Flow::Next);
+        }
+        for condition in &place.frame.when {
+            match engine.templates.condition(condition, &place.frame.scope) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Flow::Next),
+                Err(problem) => {
+                    let end = self.not_runnable(&place, &problem)?;
+                    return Ok(Flow::Failed(Failed {
+                        name: self.name(&place),
+                        identity: place.identity,
+                        result: end.result,
+                    }));
+                }
+            }
+        }
+        let word = task.args.get("free_form").map(Node::to_value);
+        Ok(match word.as_ref().and_then(Value::as_str) {
+            Some("flush_handlers") => Box::pin(self.flush_handlers(frame.play)).await?,
+            Some("end_play" | "end_batch" | "end_host") => Flow::EndPlay,
+            _ => Flow::Next,
+        })
+    }
+
+    async fn round(&mut self, block: &'p Block, frame: Frame<'p>) -> Result<Flow, Stop> {
         let mut flow = self.items(&block.block, &frame).await?;
         if let Flow::Failed(failed) = &flow
             && !block.rescue.is_empty()
@@ -192,15 +269,21 @@ impl<'p> Session<'p> {
             self.root
                 .set("ansible_failed_result", failed.result.clone());
             self.root
-                .set("ansible_failed_task", json!({"name": identity}));
+                .set("ansible_failed_task", json!({"name": failed.name}));
+            // As in Ansible, whatever becomes of the rescue.
+            self.stats.failed = self.stats.failed.saturating_sub(1);
+            self.stats.rescued += 1;
             let rescued = self.items(&block.rescue, &frame).await?;
             if matches!(rescued, Flow::Next) {
                 self.mark_rescued(&identity)?;
             }
             flow = rescued;
         }
-        if let Flow::Failed(failed) = self.items(&block.always, &frame).await? {
-            flow = Flow::Failed(failed);
+        if !matches!(flow, Flow::EndPlay) {
+            let always = self.items(&block.always, &frame).await?;
+            if !matches!(always, Flow::Next) {
+                flow = always;
+            }
         }
         self.leave_services(&block.services).await?;
         Ok(flow)
@@ -208,8 +291,6 @@ impl<'p> Session<'p> {
 
     /// From now on the failure counts as dealt with: a rerun goes straight to what follows.
     fn mark_rescued(&mut self, identity: &str) -> Result<(), Stop> {
-        self.stats.failed = self.stats.failed.saturating_sub(1);
-        self.stats.rescued += 1;
         let known = self.last_failure.get(identity).cloned();
         if let Some((fingerprint, result)) = known {
             (self.events)(Event::TaskFinished {
@@ -244,15 +325,33 @@ impl Engine {
     pub(super) fn root_scope(&self) -> Scope {
         let mut scope = Scope::new();
         let host = &self.options.host;
-        let magic = json!({
+        let here = [&host.name];
+        let asked = |tags: &[String], none: &str| match tags {
+            [] if !none.is_empty() => vec![none.to_owned()],
+            tags => tags.to_vec(),
+        };
+        let mut groups = host.groups.clone();
+        for always in ["all", "ungrouped"] {
+            groups.entry(always.to_owned()).or_default();
+        }
+        let mut magic = json!({
             "inventory_hostname": host.name,
             "inventory_hostname_short": host.name.split('.').next(),
             "ansible_host": host.address,
+            "ansible_play_hosts": here,
+            "ansible_play_hosts_all": here,
+            "ansible_play_batch": here,
+            "play_hosts": here,
+            "groups": groups,
             "group_names": host.group_names,
-            "groups": host.groups,
+            "ansible_verbosity": 0,
             "playbook_dir": self.base_dir,
             "ansible_check_mode": self.options.check,
+            "ansible_diff_mode": self.options.diff,
+            "ansible_run_tags": asked(&self.options.tags, "all"),
+            "ansible_skip_tags": asked(&self.options.skip_tags, ""),
         });
+        magic["hostvars"] = json!({host.name.as_str(): magic});
         if let Value::Object(magic) = magic {
             scope.push_values(magic);
         }
@@ -267,12 +366,29 @@ impl Engine {
             "ansible_play_name".to_owned(),
             Value::from(play.name.clone()),
         )]));
-        for vars in std::iter::once(&play.vars).chain(&play.vars_files) {
+        scope.push_vars(&play.vars);
+        let prompted = self.options.prompted.iter();
+        let own = |name: &String| play.prompts.iter().any(|prompt| prompt.name == *name);
+        scope.push_values(
+            prompted
+                .filter(|(name, _)| own(name))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        );
+        for vars in &play.vars_files {
             scope.push_vars(vars);
         }
         scope.push_vars(&self.options.host.vars);
         scope
     }
+}
+
+/// The first task in a list of items.
+fn first_task(items: &[Item]) -> Option<&Task> {
+    items.iter().find_map(|item| match item {
+        Item::Task(task) => Some(task.as_ref()),
+        Item::Block(block) => first_task(&block.block),
+    })
 }
 
 fn stats_map(stats: Stats) -> BTreeMap<String, u32> {

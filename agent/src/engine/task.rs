@@ -7,13 +7,15 @@ use serde_json::{Value, json};
 use super::decide::{Decision, Orphan};
 use super::failure::Failure;
 use super::frame::Frame;
-use super::plan::{PlanAction, PlanEntry, keyed};
+use super::plan::{PlanAction, PlanEntry};
+use super::rounds::{item_result, loop_result};
 use super::run::{Engine, Stop};
 use super::session::{Failed, Flow, Session};
 use super::unit::{Item, Look, Place, Ready, text_of_value};
+use crate::event::Stats;
 use crate::event::{Event, Status, millis};
-use crate::modules::Kind;
-use crate::playbook::model::{Loop, Task};
+use crate::modules::{Kind, Plan};
+use crate::playbook::model::Task;
 use crate::playbook::template::Scope;
 use crate::source::Problem;
 use crate::state::{Attempt, Body, Fingerprint, Finished, How, TaskHistory, TaskStatus};
@@ -51,18 +53,29 @@ impl<'p> Session<'p> {
         let scope = place.frame.scope.clone();
         let Some(spec) = &task.r#loop else {
             let end = self.unit(&place, &scope).await?;
-            return Ok(self.conclude(task, &place.identity, end));
+            return Ok(self.conclude(&place, &place.identity, end));
         };
         let items = match engine.loop_items(spec, &scope) {
             Ok(items) => items,
             Err(problem) => {
                 let end = self.not_runnable(&place, &problem)?;
-                return Ok(self.conclude(task, &place.identity, end));
+                return Ok(self.conclude(&place, &place.identity, end));
             }
         };
+        if items.is_empty() {
+            return Ok(self.nothing_to_loop_over(&place));
+        }
         let mut results = Vec::new();
         let mut failed = None;
+        let before = self.stats;
+        let pause = engine.pause_between(spec, &scope);
         for item in items {
+            if item.index > 0 && !pause.is_zero() {
+                tokio::select! {
+                    () = engine.options.cancel.cancelled() => return Err(Stop::Interrupted),
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
             let scope = engine.item_scope(&scope, spec, &item);
             let place = engine.place(task, frame, Some(item.clone()));
             let end = self.unit(&place, &scope).await?;
@@ -77,22 +90,42 @@ impl<'p> Session<'p> {
                 }
             }
         }
+        self.stats = counted_once(before, self.stats);
         let result = loop_result(results);
         let status = if failed.is_some() {
             Status::Failed
         } else {
             Status::Ok
         };
-        let identity = failed.unwrap_or(place.identity);
-        Ok(self.conclude(task, &identity, UnitEnd { status, result }))
+        let identity = failed.unwrap_or_else(|| place.identity.clone());
+        Ok(self.conclude(&place, &identity, UnitEnd { status, result }))
     }
 
-    fn conclude(&mut self, task: &Task, identity: &str, end: UnitEnd) -> Flow {
-        if let Some(name) = &task.register {
+    /// A loop over an empty list.
+    fn nothing_to_loop_over(&mut self, place: &Place<'p>) -> Flow {
+        self.stats.skipped += 1;
+        let mut result = skipped_result("");
+        result["skip_reason"] = "No items in the list".into();
+        result["results"] = json!([]);
+        if let Value::Object(map) = &mut result {
+            map.remove("false_condition");
+        }
+        let summary = Some("no items in the list".to_owned());
+        self.finished_event(place, Status::Skipped, &result, summary, Instant::now());
+        let end = UnitEnd {
+            status: Status::Skipped,
+            result,
+        };
+        self.conclude(place, &place.identity, end)
+    }
+
+    fn conclude(&mut self, place: &Place<'p>, identity: &str, end: UnitEnd) -> Flow {
+        if let Some(name) = &place.task.register {
             self.root.set(name, end.result.clone());
         }
         match end.status {
             Status::Failed => Flow::Failed(Failed {
+                name: self.name(place),
                 identity: identity.to_owned(),
                 result: end.result,
             }),
@@ -134,6 +167,9 @@ impl<'p> Session<'p> {
         let handler_due = self.history.pending_handlers.contains(&place.identity);
         match next {
             Next::Done(_) if handler_due => self.execute(place, scope, work, None, None).await,
+            Next::Done(finished) if self.looks_again(place, &finished) => {
+                self.look_again(place, scope, work, *finished).await
+            }
             Next::Done(finished) => Ok(self.done(place, &finished)),
             Next::Adopt { from, finished } => {
                 self.record(Body::TaskAdopted {
@@ -173,10 +209,47 @@ impl<'p> Session<'p> {
         })
     }
 
+    /// Tells whether a done unit is looked at all the same, as `--no-checkpoint` asks.
+    fn looks_again(&self, place: &Place<'p>, finished: &Finished) -> bool {
+        self.engine.options.no_checkpoint
+            && place.task.module.kind != Kind::OneWay
+            && finished.status != TaskStatus::Rescued
+    }
+
+    /// Looks at a done unit again. What is still as described leaves no record: nothing was done.
+    async fn look_again(
+        &mut self,
+        place: &Place<'p>,
+        scope: &Scope,
+        work: super::execute::Work,
+        finished: Finished,
+    ) -> Result<UnitEnd, Stop> {
+        if place.task.module.kind == Kind::Converging {
+            let since = Instant::now();
+            let mut ctx = self.context(place, &work);
+            ctx.diff = false;
+            if let Ok(Plan::InSync) = work.module.check(&ctx).await {
+                self.stats.ok += 1;
+                let mut result = finished.result;
+                if let Value::Object(map) = &mut result {
+                    map.insert("changed".into(), false.into());
+                }
+                let summary = Some("still as described".to_owned());
+                self.finished_event(place, Status::Ok, &result, summary, since);
+                return Ok(UnitEnd {
+                    status: Status::Ok,
+                    result,
+                });
+            }
+        }
+        let reason = Some("looked at again, as --no-checkpoint asks".to_owned());
+        self.execute(place, scope, work, reason, None).await
+    }
+
     /// Passes over a unit that the journal proves done.
     fn done(&mut self, place: &Place<'p>, finished: &Finished) -> UnitEnd {
         self.stats.done += 1;
-        self.take_facts(&finished.result);
+        self.take_facts(place.task, &finished.result);
         let summary = Some(format!("done in run {}", finished.run));
         self.finished_event(
             place,
@@ -253,6 +326,7 @@ impl<'p> Session<'p> {
         let (status, kept) = if ignored {
             self.stats.ignored += 1;
             self.stats.ok += 1;
+            self.stats.changed += u32::from(result["changed"] == true);
             (Status::Ignored, TaskStatus::Ignored)
         } else {
             self.stats.failed += 1;
@@ -283,12 +357,8 @@ impl<'p> Session<'p> {
         Ok(UnitEnd { status, result })
     }
 
-    pub(super) fn take_facts(&mut self, result: &Value) {
-        if let Some(Value::Object(facts)) = result.get("ansible_facts") {
-            for (name, value) in facts {
-                self.root.set(name, value.clone());
-            }
-        }
+    pub(super) fn take_facts(&mut self, task: &Task, result: &Value) {
+        super::facts::take(&self.root, task, result);
     }
 
     /// A result as it may be shown and written.
@@ -405,6 +475,9 @@ impl Engine {
         item: Option<Item>,
     ) -> Place<'p> {
         let mut identity = self.identities.get(task).to_owned();
+        for key in &frame.rounds {
+            identity.push_str(&format!(" [{key}]"));
+        }
         if let Some(item) = &item {
             identity.push_str(&format!(" [{}]", item.key));
         }
@@ -425,11 +498,14 @@ impl Engine {
             .chain(&frame.play.tags)
             .map(String::as_str)
             .collect();
+        if frame.handlers {
+            return true;
+        }
         let has = |wanted: &[String]| {
             wanted.iter().any(|tag| {
                 tags.contains(&tag.as_str())
                     || (tag == "all" && !tags.contains(&"never"))
-                    || (tag == "tagged" && !tags.is_empty())
+                    || (tag == "tagged" && !tags.is_empty() && !tags.contains(&"never"))
                     || (tag == "untagged" && tags.is_empty())
             })
         };
@@ -440,45 +516,6 @@ impl Engine {
             return !tags.contains(&"never");
         }
         tags.contains(&"always") || has(&self.options.tags)
-    }
-
-    /// Renders a loop's items.
-    pub(super) fn loop_items(&self, spec: &Loop, scope: &Scope) -> Result<Vec<Item>, Problem> {
-        let rendered = self.templates.render(&spec.items, scope)?;
-        let Value::Array(mut values) = rendered else {
-            return Err(Problem::new(
-                "playbook::loop_needs_a_list",
-                &spec.items.at,
-                "a loop needs a list",
-                "after rendering, this is not a list",
-            )
-            .with_help("use `dict2items` for a map, or put the value into brackets"));
-        };
-        if spec.flatten {
-            values = values
-                .into_iter()
-                .flat_map(|value| match value {
-                    Value::Array(inner) => inner,
-                    other => vec![other],
-                })
-                .collect();
-        }
-        let mut labels = Vec::with_capacity(values.len());
-        for (index, value) in values.iter().enumerate() {
-            labels.push(match &spec.label {
-                Some(label) => {
-                    let item = Item {
-                        key: String::new(),
-                        value: value.clone(),
-                        index,
-                    };
-                    let scope = self.item_scope(scope, spec, &item);
-                    Some(text_of_value(&self.templates.render(label, &scope)?))
-                }
-                None => None,
-            });
-        }
-        Ok(keyed(values, &labels))
     }
 
     /// Every unit of a task: itself, or an item each where its loop can be rendered.
@@ -502,15 +539,28 @@ impl Engine {
             _ => place.frame.scope.clone(),
         }
     }
+}
 
-    pub(super) fn item_scope(&self, scope: &Scope, spec: &Loop, item: &Item) -> Scope {
-        let mut scope = scope.clone();
-        scope.bind(&spec.loop_var, item.value.clone());
-        if let Some(name) = &spec.index_var {
-            scope.bind(name, item.index.into());
-        }
-        scope
+/// The recap counts a loop once, as Ansible's does.
+fn counted_once(before: Stats, after: Stats) -> Stats {
+    let mut counted = before;
+    let more = |count: fn(&Stats) -> u32| count(&after) > count(&before);
+    if more(|stats| stats.failed) {
+        counted.failed += 1;
+        return counted;
     }
+    if more(|stats| stats.ignored) {
+        counted.ignored += 1;
+    }
+    if more(|stats| stats.ok) {
+        counted.ok += 1;
+    } else if more(|stats| stats.done) {
+        counted.done += 1;
+    } else if more(|stats| stats.skipped) {
+        counted.skipped += 1;
+    }
+    counted.changed += u32::from(more(|stats| stats.changed));
+    counted
 }
 
 /// Result of a task whose condition is false.
@@ -519,38 +569,6 @@ pub(super) fn skipped_result(condition: &str) -> Value {
         "skipped": true,
         "changed": false,
         "skip_reason": "Conditional result was False",
-        "false_condition": condition,
-    })
-}
-
-/// Result of one item, as it stands in the loop's `results`.
-pub(super) fn item_result(spec: &Loop, item: &Item, mut result: Value) -> Value {
-    if let Value::Object(map) = &mut result {
-        map.insert(spec.loop_var.clone(), item.value.clone());
-        map.insert("ansible_loop_var".into(), spec.loop_var.clone().into());
-    }
-    result
-}
-
-/// Result of a loop: each item's, and whether any changed or failed.
-pub(super) fn loop_result(results: Vec<Value>) -> Value {
-    let any = |key: &str| {
-        results
-            .iter()
-            .any(|r| r.get(key) == Some(&Value::Bool(true)))
-    };
-    let all = |key: &str| {
-        !results.is_empty()
-            && results
-                .iter()
-                .all(|r| r.get(key) == Some(&Value::Bool(true)))
-    };
-    let (changed, failed, skipped) = (any("changed"), any("failed"), all("skipped"));
-    json!({
-        "results": results,
-        "changed": changed,
-        "failed": failed,
-        "skipped": skipped,
-        "msg": if failed { "One or more items failed" } else { "All items completed" },
+        "false_condition": if condition == "false" { Value::Bool(false) } else { condition.into() },
     })
 }

@@ -58,13 +58,24 @@ impl TaskLog {
     }
 }
 
-/// Makes a module's sink: figures become events (not too many), lines go to the log and become events.
+/// What becomes of a module's lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lines {
+    /// They go to the log and become events.
+    Kept,
+    /// They become events: check mode writes nothing.
+    Told,
+    /// Nobody hears them.
+    Hidden,
+}
+
+/// Makes a module's sink: figures become events (not too many), lines what `lines_are` says.
 pub(super) fn progress(
     task: &str,
     log: PathBuf,
     events: &EventSink,
     redactor: &Redactor,
-    show_lines: bool,
+    lines_are: Lines,
 ) -> Progress {
     let last = Mutex::new(None::<Instant>);
     let (figures, name) = (events.clone(), task.to_owned());
@@ -92,11 +103,13 @@ pub(super) fn progress(
     });
     let (lines, name, redactor) = (events.clone(), task.to_owned(), redactor.clone());
     let line = move |text: String| {
-        if !show_lines {
+        if lines_are == Lines::Hidden {
             return;
         }
         let text = redactor.text(&text);
-        log.lock().unwrap_or_else(|e| e.into_inner()).line(&text);
+        if lines_are == Lines::Kept {
+            log.lock().unwrap_or_else(|e| e.into_inner()).line(&text);
+        }
         lines(Event::TaskOutput {
             task: name.clone(),
             line: text,

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::arguments;
 use super::decide::{Decision, Orphan, decide};
 use super::frame::Frame;
+use super::rounds::Around;
 use super::run::Engine;
 use crate::modules::files::quarantine::Quarantine;
 use crate::modules::{Module, TaskContext};
@@ -54,6 +55,7 @@ pub(super) struct Item {
     pub key: String,
     pub value: Value,
     pub index: usize,
+    pub around: Around,
 }
 
 impl Engine {
@@ -73,7 +75,7 @@ impl Engine {
             }
         }
         let (module, rendered) =
-            arguments::build(&self.templates, place.task.module, &place.task.args, scope)?;
+            arguments::build(self, place.task.module, &place.task.args, scope)?;
         let shown = if place.frame.no_log {
             Value::String(crate::redact::HIDDEN.into())
         } else {
@@ -156,6 +158,7 @@ impl Engine {
             base_dir: self.base_dir.clone(),
             cancel: self.options.cancel.clone(),
             progress: crate::modules::Progress::none(),
+            diff: false,
             environment: BTreeMap::new(),
             services: Vec::new(),
             redactor: self.redactor.clone(),

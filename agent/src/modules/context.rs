@@ -95,6 +95,8 @@ pub struct TaskContext {
     pub cancel: CancellationToken,
     /// Figures and lines.
     pub progress: Progress,
+    /// Says how files change, line by line.
+    pub diff: bool,
     /// Extra environment of processes that the task starts.
     pub environment: BTreeMap<String, String>,
     /// Running services of the enclosing blocks, innermost first.
@@ -146,6 +148,7 @@ impl TaskContext {
             base_dir: base_dir.to_path_buf(),
             cancel: CancellationToken::new(),
             progress: Progress::none(),
+            diff: false,
             environment: BTreeMap::new(),
             services: Vec::new(),
             redactor: Redactor::default(),

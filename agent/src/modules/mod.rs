@@ -11,6 +11,7 @@ pub mod module;
 pub mod postgres;
 pub mod reference;
 pub mod registry;
+pub mod system;
 pub mod undo;
 mod undo_plan;
 mod undo_steps;

@@ -180,6 +180,12 @@ pub trait TypedModule: Module + DeserializeOwned + JsonSchema + Sized + 'static 
     /// Arguments that hold Jinja expressions without braces (`assert: that:`). The engine evaluates
     /// them: each expression text becomes `{"expression": text, "value": value}`.
     const EXPRESSIONS: &'static [&'static str] = &[];
+    /// Argument that names a template file. The engine renders the file, with the module's arguments about
+    /// syntax, and puts `{"path": …, "content": …}` in the path's place.
+    const TEMPLATE_FILE: Option<&'static str> = None;
+    /// Its `file` or `dir` holds variables: the engine reads them as it reads a playbook, and hands them over
+    /// as `found`, `{"files": […], "variables": {…}}`.
+    const READS_VARIABLES: bool = false;
 
     /// Says what takes back the effects of these attempts, oldest first, given nothing but what the
     /// journal has of them. Default: nothing where it only looks or changed nothing, else impossible.
@@ -205,6 +211,10 @@ pub struct ModuleSpec {
     pub free_form: Option<&'static str>,
     /// See [`TypedModule::EXPRESSIONS`].
     pub expressions: &'static [&'static str],
+    /// See [`TypedModule::TEMPLATE_FILE`].
+    pub template_file: Option<&'static str>,
+    /// See [`TypedModule::READS_VARIABLES`].
+    pub reads_variables: bool,
     /// JSON Schema of the arguments.
     pub schema: fn() -> schemars::Schema,
     /// Reads rendered, coerced arguments. The error names the argument's path and what is wrong.
@@ -242,6 +252,8 @@ pub fn spec_of<T: TypedModule>() -> ModuleSpec {
         example: T::EXAMPLE,
         free_form: T::FREE_FORM,
         expressions: T::EXPRESSIONS,
+        template_file: T::TEMPLATE_FILE,
+        reads_variables: T::READS_VARIABLES,
         undo: T::undo,
         schema: || schemars::schema_for!(T),
         build: |arguments| {

@@ -14,6 +14,8 @@ pub struct Notes {
 
 const LOOKS: &str = "really looks";
 
+const AS_COPY: &str = "as `copy`";
+
 const NOTES: &[Notes] = &[
     Notes {
         name: "assert",
@@ -79,6 +81,101 @@ const NOTES: &[Notes] = &[
         name: "get_url",
         recovery: "removes its half file, downloads again",
         check_mode: "predicts where a checksum or the file itself tells; otherwise skipped",
+    },
+    Notes {
+        name: "apt",
+        recovery: "lets dpkg finish what it was in the middle of, then installs the rest",
+        check_mode: "predicts; with `autoremove` skipped",
+    },
+    Notes {
+        name: "group",
+        recovery: "looks what is there, and does the rest",
+        check_mode: "predicts",
+    },
+    Notes {
+        name: "systemd_service",
+        recovery: "looks what is there, and does the rest; `restarted` restarts again",
+        check_mode: "predicts",
+    },
+    Notes {
+        name: "user",
+        recovery: "looks what is there, and does the rest",
+        check_mode: "predicts",
+    },
+    Notes {
+        name: "git",
+        recovery: "removes its half clone and git's lock, then looks what is there, and does the rest",
+        check_mode: "predicts",
+    },
+    Notes {
+        name: "script",
+        recovery: "as `command`",
+        check_mode: "as `command`",
+    },
+    Notes {
+        name: "unarchive",
+        recovery: "unpacks again",
+        check_mode: "predicts",
+    },
+    Notes {
+        name: "blockinfile",
+        recovery: AS_COPY,
+        check_mode: "predicts",
+    },
+    Notes {
+        name: "find",
+        recovery: "looks again",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "getent",
+        recovery: "looks again",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "include_vars",
+        recovery: "reads again",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "lineinfile",
+        recovery: AS_COPY,
+        check_mode: "predicts",
+    },
+    Notes {
+        name: "meta",
+        recovery: "leaves no record",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "ping",
+        recovery: "answers again",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "replace",
+        recovery: AS_COPY,
+        check_mode: "predicts",
+    },
+    Notes {
+        name: "setup",
+        recovery: "looks again",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "slurp",
+        recovery: "reads again",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "tempfile",
+        recovery: "the name was journaled before: done where it is there, otherwise made under a new one",
+        check_mode: "skipped",
+    },
+    Notes {
+        name: "template",
+        recovery: AS_COPY,
+        check_mode: "predicts",
     },
     Notes {
         name: "move",

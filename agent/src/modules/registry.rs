@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use super::module::ModuleSpec;
-use super::{control, docker, files, kubernetes, ldap, postgres};
+use super::{control, docker, files, kubernetes, ldap, postgres, system};
 
 static MODULES: LazyLock<Vec<ModuleSpec>> = LazyLock::new(|| {
     let mut modules = [
@@ -13,6 +13,7 @@ static MODULES: LazyLock<Vec<ModuleSpec>> = LazyLock::new(|| {
         kubernetes::modules(),
         ldap::modules(),
         postgres::modules(),
+        system::modules(),
     ]
     .concat();
     modules.sort_by_key(|module| module.name);

@@ -16,6 +16,6 @@ pub mod validate;
 mod yaml;
 
 pub use load::{Catalog, LoadOptions, load};
-pub use template::{Scope, Templates, is_omitted};
+pub use template::{Scope, Syntax, Templates, is_omitted};
 pub use validate::{Checked, Findings, KnownNames, check, validate};
-pub use yaml::parse;
+pub use yaml::{parse, parse_with};

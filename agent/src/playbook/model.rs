@@ -35,6 +35,29 @@ pub enum NodeKind {
 }
 
 impl Node {
+    /// Makes a node of a value, all of it at one place.
+    #[must_use]
+    pub fn of_value(value: &Value, at: &Location) -> Self {
+        let kind = match value {
+            Value::Null => NodeKind::Null,
+            Value::Bool(value) => NodeKind::Bool(*value),
+            Value::Number(value) => NodeKind::Number(value.clone()),
+            Value::String(value) => NodeKind::String(value.clone()),
+            Value::Array(items) => {
+                NodeKind::Sequence(items.iter().map(|item| Self::of_value(item, at)).collect())
+            }
+            Value::Object(map) => NodeKind::Mapping(
+                map.iter()
+                    .map(|(key, item)| (key.clone(), at.clone(), Self::of_value(item, at)))
+                    .collect(),
+            ),
+        };
+        Self {
+            kind,
+            at: at.clone(),
+        }
+    }
+
     /// Returns the value without places and without rendering templates.
     #[must_use]
     pub fn to_value(&self) -> Value {
@@ -109,6 +132,10 @@ pub struct Play {
     pub environment: Option<Node>,
     /// `become`.
     pub r#become: Option<Node>,
+    /// `diff`.
+    pub diff: Option<Node>,
+    /// `vars_prompt`.
+    pub prompts: Vec<Prompt>,
     /// Names of variables whose values are never shown or written.
     pub secrets: Vec<String>,
     /// `tags`.
@@ -117,6 +144,23 @@ pub struct Play {
     pub items: Vec<Item>,
     /// `handlers`.
     pub handlers: Vec<Task>,
+}
+
+/// A variable that a person is asked for.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// The variable.
+    pub name: String,
+    /// Where it is named.
+    pub at: Location,
+    /// The question.
+    pub prompt: String,
+    /// Whether what is typed stays invisible and counts as a secret.
+    pub private: bool,
+    /// Asks twice.
+    pub confirm: bool,
+    /// What an empty answer means.
+    pub default: Option<String>,
 }
 
 /// A task or a block.
@@ -151,6 +195,8 @@ pub struct Common {
     pub check_mode: Option<Node>,
     /// `no_log`.
     pub no_log: bool,
+    /// `diff`.
+    pub diff: Option<Node>,
 }
 
 /// One module call.
@@ -194,6 +240,52 @@ pub struct Task {
     pub undone_by: Option<(String, Location)>,
 }
 
+impl Task {
+    /// A task with nothing but a module.
+    #[must_use]
+    pub fn plain(
+        module: &'static ModuleSpec,
+        name: Option<&str>,
+        args: Node,
+        at: &Location,
+        tags: Vec<String>,
+        no_log: bool,
+    ) -> Self {
+        Self {
+            common: Common {
+                name: name.map(str::to_owned),
+                at: at.clone(),
+                when: Vec::new(),
+                vars: Vec::new(),
+                tags,
+                environment: None,
+                r#become: None,
+                ignore_errors: None,
+                check_mode: None,
+                no_log,
+                diff: None,
+            },
+            id: None,
+            module,
+            module_name: module.name.to_owned(),
+            module_at: at.clone(),
+            args,
+            register: None,
+            r#loop: None,
+            until: Vec::new(),
+            retries: None,
+            delay: None,
+            timeout: None,
+            notify: Vec::new(),
+            listen: Vec::new(),
+            failed_when: Vec::new(),
+            changed_when: Vec::new(),
+            done_when: DoneWhen::default(),
+            undone_by: None,
+        }
+    }
+}
+
 /// Name under which the expressions of `done_when` see what its probe found.
 pub const PROBE: &str = "probe";
 
@@ -219,14 +311,39 @@ impl DoneWhen {
 pub struct Loop {
     /// A list, or a template that gives one.
     pub items: Node,
-    /// `with_items`: lists inside the list are flattened, one level.
-    pub flatten: bool,
+    /// By which keyword, and so what is made of the items.
+    pub style: LoopStyle,
     /// `loop_control.loop_var`, by default `item`.
     pub loop_var: String,
     /// `loop_control.index_var`.
     pub index_var: Option<String>,
     /// `loop_control.label`.
     pub label: Option<Node>,
+    /// `loop_control.extended`: `ansible_loop` tells where the loop is.
+    pub extended: bool,
+    /// `loop_control.pause`, in seconds.
+    pub pause: Option<Node>,
+}
+
+/// What a loop's keyword makes of its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoopStyle {
+    /// `loop`, `with_list`: the items of a list.
+    List,
+    /// `with_items`, `with_flattened`: lists inside the list are flattened, one level.
+    Items,
+    /// `with_dict`: `key` and `value` of each entry.
+    Dict,
+    /// `with_nested`, `with_cartesian`: every combination of an item of each list.
+    Nested,
+    /// `with_together`: the first of each list, the second of each …
+    Together,
+    /// `with_indexed_items`: number and item.
+    Indexed,
+    /// `with_sequence`: numbers.
+    Sequence,
+    /// `with_fileglob`: files beside the playbook that fit a pattern.
+    FileGlob,
 }
 
 /// Tasks that share keywords.
@@ -234,6 +351,10 @@ pub struct Loop {
 pub struct Block {
     /// Shared keywords.
     pub common: Common,
+    /// `include_tasks`: its conditions are looked at once, when it comes to it.
+    pub dynamic: bool,
+    /// `loop` of an include: the tasks run once an item.
+    pub r#loop: Option<Loop>,
     /// Containers that the block's tasks need.
     pub services: Vec<Service>,
     /// `block`, or the tasks of an included file.

@@ -37,6 +37,9 @@ pub fn playbook_schema() -> Value {
             one_of.push(json!({"required": [name]}));
         }
     }
+    for keyword in ["action", "local_action"] {
+        one_of.push(json!({"required": [keyword]}));
+    }
     let mut task = common();
     task.extend(task_keywords());
     task.extend(modules.clone());
@@ -113,9 +116,56 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
+/// Keywords that make no difference here.
+fn without_effect() -> Map<String, Value> {
+    let mut all: Map<String, Value> = super::load::WITHOUT_EFFECT
+        .iter()
+        .map(|keyword| {
+            (
+                (*keyword).to_owned(),
+                json!({"description": "Without effect here"}),
+            )
+        })
+        .collect();
+    all.extend(object(json!({
+        "become_user": {"const": "root"},
+        "connection": {"const": "local"},
+        "delegate_to": {"enum": ["localhost", "127.0.0.1"]},
+        "strategy": {"enum": ["linear", "free", "host_pinned"]},
+    })));
+    all
+}
+
+/// Loops, of tasks and of `include_tasks`.
+fn loops() -> Map<String, Value> {
+    let mut all: Map<String, Value> = super::load::LOOPS
+        .iter()
+        .map(|(keyword, _)| {
+            let text = "Once for each item, as Ansible makes them of this";
+            ((*keyword).to_owned(), json!({"description": text}))
+        })
+        .collect();
+    all.extend(object(json!({
+        "loop": described(reference("list"), "Once for each item, known as `item`"),
+        "loop_control": {
+            "type": "object", "additionalProperties": false,
+            "properties": {
+                "loop_var": described(reference("variable"), "Name of the item; `item`"),
+                "index_var": described(reference("variable"), "Name of the item's number"),
+                "label": described(reference("text"), "What stands for the item in output and identity"),
+                "extended": described(reference("fixed_truth"), "`ansible_loop` tells where the loop is"),
+                "extended_allitems": reference("fixed_truth"),
+                "pause": described(reference("number"), "Seconds between two items"),
+            },
+        },
+    })));
+    all
+}
+
 /// Keywords that tasks, blocks and includes share.
 fn common() -> Map<String, Value> {
-    object(json!({
+    let mut all = without_effect();
+    all.extend(object(json!({
         "name": described(reference("text"), "Name for people; templates are rendered"),
         "when": described(reference("expressions"), "Runs only if all of these are true; without braces"),
         "vars": described(reference("vars"), "Variables for this task or block"),
@@ -124,31 +174,26 @@ fn common() -> Map<String, Value> {
         "become": described(reference("truth"), "Asks for root"),
         "ignore_errors": described(reference("truth"), "A failure does not stop the play"),
         "check_mode": described(reference("truth"), "Predict only, or really run in check mode"),
+        "diff": described(reference("truth"), "Show how files change, line by line"),
         "no_log": described(reference("fixed_truth"), "Keep arguments and results out of journal, log and output"),
-    }))
+    })));
+    all
 }
 
 fn task_keywords() -> Map<String, Value> {
-    object(json!({
+    let mut all = loops();
+    all.extend(object(json!({
+        "action": {"description": "A module and its arguments, in the old form"},
+        "local_action": {"description": "As `action`"},
         "id": described(reference("fixed_text"), "A stable identity: the task may then be renamed"),
         "register": described(reference("variable"), "Variable that gets the result"),
-        "loop": described(reference("list"), "Once for each item, known as `item`"),
-        "with_items": described(reference("list"), "As `loop`, one level flattened"),
-        "loop_control": {
-            "type": "object", "additionalProperties": false,
-            "description": "Names for the loop's variables, and what an item is called",
-            "properties": {
-                "loop_var": reference("variable"), "index_var": reference("variable"),
-                "label": {},
-            },
-        },
         "until": described(reference("expressions"), "Tries again until all of these are true"),
         "retries": described(reference("number"), "Tries beyond the first; with `until` 3"),
         "delay": described(reference("number"), "Seconds between tries; 5"),
         "timeout": described(reference("number"), "Seconds after which the task is stopped"),
         "notify": described(reference("texts"), "Handlers that run at the end if this changes something"),
         "listen": described(reference("texts"), "Topics that notify this handler"),
-        "failed_when": described(reference("expressions"), "Fails if any of these is true"),
+        "failed_when": described(reference("expressions"), "Fails if all of these are true"),
         "changed_when": described(reference("expressions"), "Counts as changed if all of these are true"),
         "done_when": described(
             json!({"anyOf": [reference("expressions"), reference("probe")]}),
@@ -156,7 +201,8 @@ fn task_keywords() -> Map<String, Value> {
         ),
         "undone_by": described(reference("fixed_text"), "`id` of the earlier task with which `rollback` takes this one's effect away"),
         "args": described(reference("mapping"), "More arguments of the module"),
-    }))
+    })));
+    all
 }
 
 /// Definitions that do not depend on modules.
@@ -220,6 +266,7 @@ fn keywords() -> Map<String, Value> {
         "block": described(reference("items"), "Tasks that belong together"),
         "rescue": described(reference("items"), "What runs when one of them fails"),
         "always": described(reference("items"), "What runs in any case"),
+        "module_defaults": described(reference("mapping"), "Arguments by module, where a task does not give them"),
         "services": {
             "description": "Containers that the tasks need, up only while one of them is to run",
             "type": ["array", "null"], "items": reference("service"),
@@ -230,6 +277,7 @@ fn keywords() -> Map<String, Value> {
         json!({"type": "object", "properties": block, "additionalProperties": false}),
     );
     let mut include = common();
+    include.extend(loops());
     include.extend(with_names(&["import_tasks", "include_tasks"], &json!({
         "description": "A file with tasks, relative to this one",
         "anyOf": [
@@ -254,23 +302,31 @@ fn keywords() -> Map<String, Value> {
 }
 
 fn play() -> Value {
+    let mut properties = without_effect();
     let items = |text: &str| described(reference("items"), text);
-    json!({
-        "type": "object",
-        "description": "Hosts, variables and tasks",
-        "required": ["hosts"],
-        "additionalProperties": false,
-        "properties": {
+    properties.extend(object(json!({
             "name": described(reference("text"), "Name for people, and first part of every identity"),
             "hosts": described(reference("text"), "`localhost` or `all`"),
             "vars": described(reference("vars"), "Variables of the play"),
+            "vars_prompt": {
+                "description": "Variables that a person is asked for",
+                "type": ["array", "null"],
+                "items": {
+                    "type": "object", "required": ["name"], "additionalProperties": false,
+                    "properties": {
+                        "name": reference("variable"), "prompt": reference("text"),
+                        "private": reference("fixed_truth"), "confirm": reference("fixed_truth"),
+                        "default": reference("text"), "unsafe": reference("fixed_truth"),
+                    },
+                },
+            },
+            "diff": described(reference("truth"), "Show how files change, line by line"),
             "vars_files": described(reference("texts"), "Files with variables, relative to the playbook"),
             "environment": described(reference("mapping"), "Environment of programs that tasks start"),
             "become": described(reference("truth"), "Asks for root"),
             "tags": described(reference("texts"), "For `--tags` and `--skip-tags`"),
             "no_log": described(reference("fixed_truth"), "Keep arguments and results out of journal, log and output"),
-            "gather_facts": described(reference("fixed_truth"), "Facts are never gathered; both answers are fine"),
-            "connection": {"const": "local"},
+            "gather_facts": described(reference("fixed_truth"), "Run `setup` first"),
             "module_defaults": described(reference("mapping"), "Arguments by module, where a task does not give them"),
             "secrets": described(reference("texts"), "Variables whose values are written nowhere"),
             "pre_tasks": items("Tasks that come first"),
@@ -280,7 +336,13 @@ fn play() -> Value {
                 "description": "Tasks that run at the end if they were notified",
                 "type": ["array", "null"], "items": reference("task"),
             },
-        },
+    })));
+    json!({
+        "type": "object",
+        "description": "Hosts, variables and tasks",
+        "required": ["hosts"],
+        "additionalProperties": false,
+        "properties": properties,
     })
 }
 

@@ -28,6 +28,10 @@ pub struct Order {
     pub skip_tags: Vec<String>,
     /// `--check`.
     pub check: bool,
+    /// `--diff`.
+    pub diff: bool,
+    /// `--no-checkpoint`.
+    pub no_checkpoint: bool,
     /// `--yes`.
     pub yes: bool,
     /// `--redo`.

@@ -90,15 +90,15 @@ fn default_shell() -> PathBuf {
     "/bin/sh".into()
 }
 
-/// What both modules come down to.
-struct Call {
+/// What these modules come down to.
+pub(super) struct Call {
     /// For people, and `cmd` of the result.
-    shown: Value,
-    line: String,
-    invocation: Invocation,
-    creates: Option<PathBuf>,
-    removes: Option<PathBuf>,
-    strip: bool,
+    pub shown: Value,
+    pub line: String,
+    pub invocation: Invocation,
+    pub creates: Option<PathBuf>,
+    pub removes: Option<PathBuf>,
+    pub strip: bool,
 }
 
 impl Call {
@@ -113,7 +113,7 @@ impl Call {
             .then(|| format!("{} does not exist", removes.display()))
     }
 
-    fn check(&self) -> Plan {
+    pub(super) fn check(&self) -> Plan {
         if self.needless().is_some() {
             Plan::InSync
         } else if self.creates.is_some() || self.removes.is_some() {
@@ -123,7 +123,7 @@ impl Call {
         }
     }
 
-    async fn apply(&self, ctx: &TaskContext) -> Result<Outcome, ModuleError> {
+    pub(super) async fn apply(&self, ctx: &TaskContext) -> Result<Outcome, ModuleError> {
         if let Some(why) = self.needless() {
             let message = format!("did not run the command since {why}");
             let nothing = json!({"rc": 0, "stdout": "", "stdout_lines": [], "stderr": "",
@@ -156,6 +156,9 @@ impl Call {
         let last = [&ended.stderr, &ended.stdout]
             .into_iter()
             .find_map(|text| text.lines().rfind(|line| !line.trim().is_empty()));
+        // As Ansible: nobody knows what it changed before it failed.
+        let mut result = result;
+        result.insert("changed".into(), true.into());
         Err(ControlError::NonZero {
             message: match last {
                 Some(last) => format!("{how}: {}", last.trim()),
@@ -196,7 +199,7 @@ impl Call {
         result.as_object().cloned().unwrap_or_default()
     }
 
-    fn recover(&self) -> Recovery {
+    pub(super) fn recover(&self) -> Recovery {
         match self.needless() {
             Some(why) if self.creates.is_some() || self.removes.is_some() => Recovery::Done(
                 Outcome::changed()
@@ -219,7 +222,7 @@ impl Call {
 }
 
 /// What to tell who must answer for a command.
-fn advice(line: &str, tells: [Option<&PathBuf>; 2]) -> Advice {
+pub(super) fn advice(line: &str, tells: [Option<&PathBuf>; 2]) -> Advice {
     let program = line.split_whitespace().next().unwrap_or(line);
     let program = program.rsplit('/').next().unwrap_or(program);
     let tell = match tells {
@@ -246,7 +249,7 @@ fn input(stdin: Option<&String>, newline: bool) -> Option<String> {
 }
 
 /// Relative paths of a command start where it runs, as in Ansible.
-fn places(
+pub(super) fn places(
     ctx: &TaskContext,
     chdir: Option<&PathBuf>,
     paths: [Option<&PathBuf>; 2],

@@ -127,6 +127,14 @@ impl ModuleFailure for ControlError {
             | Self::Assertion { result, .. }
             | Self::Timeout { result, .. }
             | Self::Privileges { result, .. } => result.clone(),
+            Self::Start { program, source } => {
+                let rc = source.raw_os_error().unwrap_or(2);
+                let result = serde_json::json!({
+                    "rc": rc, "cmd": program, "stdout": "", "stderr": "",
+                    "stdout_lines": [], "stderr_lines": [],
+                });
+                result.as_object().cloned().unwrap_or_default()
+            }
             _ => Map::new(),
         }
     }

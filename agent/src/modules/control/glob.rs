@@ -1,4 +1,4 @@
-//! File name patterns (`*`, `?`, `[…]`) of `creates` and `removes`.
+//! File name patterns (`*`, `?`, `[…]`): `creates` and `removes`, `find`, `with_fileglob`.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -6,10 +6,15 @@ use std::path::{Component, Path, PathBuf};
 /// Returns the first path that a pattern matches; a plain path matches itself where it exists.
 #[must_use]
 pub fn first_match(pattern: &Path) -> Option<PathBuf> {
+    all_matches(pattern).into_iter().next()
+}
+
+/// Returns every path that a pattern matches, sorted in each folder.
+#[must_use]
+pub fn all_matches(pattern: &Path) -> Vec<PathBuf> {
     if !has_pattern(pattern.to_string_lossy().as_ref()) {
-        return fs::symlink_metadata(pattern)
-            .ok()
-            .map(|_| pattern.to_path_buf());
+        let found = fs::symlink_metadata(pattern).ok();
+        return found.map(|_| pattern.to_path_buf()).into_iter().collect();
     }
     let mut found = vec![PathBuf::new()];
     for part in pattern.components() {
@@ -38,7 +43,7 @@ pub fn first_match(pattern: &Path) -> Option<PathBuf> {
         }
         found = next;
     }
-    found.into_iter().next()
+    found
 }
 
 fn has_pattern(text: &str) -> bool {
@@ -50,28 +55,47 @@ fn matches(pattern: &str, name: &str) -> bool {
     if name.starts_with('.') && !pattern.starts_with('.') {
         return false;
     }
-    let mut regex = String::from("^");
-    let mut letters = pattern.chars().peekable();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '*' => regex.push_str(".*"),
-            '?' => regex.push('.'),
+    regex::Regex::new(&regex_of(pattern)).is_ok_and(|regex| regex.is_match(name))
+}
+
+/// A shell pattern as a regular expression; as Python's `fnmatch`, `*` takes any character.
+#[must_use]
+pub fn regex_of(pattern: &str) -> String {
+    let mut text = String::from(r"(?s)\A(?:");
+    let mut rest = pattern.chars().peekable();
+    while let Some(character) = rest.next() {
+        match character {
+            '*' => text.push_str(".*"),
+            '?' => text.push('.'),
             '[' => {
-                let set: String = letters.by_ref().take_while(|c| *c != ']').collect();
-                let (not, set) = match set.strip_prefix('!') {
-                    Some(set) => ("^", set.to_owned()),
-                    None => ("", set),
-                };
-                regex.push_str(&format!(
-                    "[{not}{}]",
-                    set.replace('\\', "\\\\").replace('[', "\\[")
-                ));
+                let mut class = String::new();
+                if rest.next_if_eq(&'!').is_some() {
+                    class.push('^');
+                }
+                if rest.next_if_eq(&']').is_some() {
+                    class.push_str(r"\]");
+                }
+                let mut closed = false;
+                for character in rest.by_ref() {
+                    match character {
+                        ']' => {
+                            closed = true;
+                            break;
+                        }
+                        '\\' | '[' | '^' | '&' | '~' => class.extend(['\\', character]),
+                        other => class.push(other),
+                    }
+                }
+                match closed {
+                    true => text.push_str(&format!("[{class}]")),
+                    false => text.push_str(&regex::escape(&format!("[{class}"))),
+                }
             }
-            other => regex.push_str(&regex::escape(&other.to_string())),
+            other => text.push_str(&regex::escape(&other.to_string())),
         }
     }
-    regex.push('$');
-    regex::Regex::new(&regex).is_ok_and(|regex| regex.is_match(name))
+    text.push_str(r")\z");
+    text
 }
 
 #[cfg(test)]
@@ -97,5 +121,17 @@ mod tests {
         assert_eq!(find("b.txt").as_deref(), Some("b.txt"));
         assert_eq!(find("*.csv"), None);
         assert_eq!(find("no/*.sql"), None);
+    }
+
+    #[test]
+    fn shell_patterns_are_what_python_takes_them_for() {
+        let fits = |pattern: &str, name: &str| {
+            regex::Regex::new(&regex_of(pattern))
+                .expect("valid")
+                .is_match(name)
+        };
+        assert!(fits("*.txt", "a.txt") && !fits("*.txt", "a.txt2"));
+        assert!(fits("a?[bc]", "axc") && !fits("a?[!bc]", "axc"));
+        assert!(fits("[", "[") && fits("a.b", "a.b") && !fits("a.b", "axb"));
     }
 }

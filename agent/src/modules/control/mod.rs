@@ -3,11 +3,15 @@
 mod capture;
 mod command;
 mod error;
-mod glob;
+mod git;
+pub(crate) mod glob;
+mod include_vars;
 mod pause;
 mod privileges;
-mod process;
+pub(crate) mod process;
+mod script;
 mod simple;
+mod small;
 mod wait_for;
 pub mod words;
 
@@ -22,12 +26,17 @@ pub fn modules() -> Vec<ModuleSpec> {
     vec![
         spec_of::<command::CommandModule>(),
         spec_of::<command::ShellModule>(),
+        spec_of::<git::GitModule>(),
+        spec_of::<include_vars::IncludeVarsModule>(),
         spec_of::<pause::PauseModule>(),
         spec_of::<privileges::PrivilegesModule>(),
+        spec_of::<script::ScriptModule>(),
         spec_of::<simple::AssertModule>(),
         spec_of::<simple::DebugModule>(),
         spec_of::<simple::FailModule>(),
         spec_of::<simple::SetFactModule>(),
+        spec_of::<small::MetaModule>(),
+        spec_of::<small::PingModule>(),
         spec_of::<wait_for::WaitForModule>(),
     ]
 }

@@ -229,7 +229,9 @@ impl Module for DebugModule {
             (None, None) => ("msg", "Hello world!".into()),
         };
         if self.verbosity > 0 {
-            return Ok(Outcome::ok().with("skipped_reason", "Verbosity threshold not met."));
+            return Ok(Outcome::ok()
+                .with("skipped", true)
+                .with("skipped_reason", "Verbosity threshold not met."));
         }
         let text = match &value {
             Value::String(text) => text.clone(),

@@ -90,6 +90,19 @@ fn multiline(pattern: &str) -> Result<Regex, regex::Error> {
 }
 
 impl WaitForModule {
+    /// What came about: the state that was waited for, or what is at the path.
+    fn seen(&self, ctx: &TaskContext) -> Value {
+        let meta = self
+            .path
+            .as_ref()
+            .and_then(|path| std::fs::metadata(ctx.resolve(path)).ok());
+        match meta {
+            Some(meta) if meta.is_dir() => json!("directory"),
+            Some(_) => json!("file"),
+            None => json!(format!("{:?}", self.state).to_lowercase()),
+        }
+    }
+
     fn wants_absence(&self) -> bool {
         matches!(self.state, State::Stopped | State::Absent)
     }
@@ -206,7 +219,7 @@ impl Module for WaitForModule {
         }
         let mut outcome = Outcome::ok()
             .with("elapsed", elapsed)
-            .with("state", json!(format!("{:?}", self.state).to_lowercase()))
+            .with("state", self.seen(ctx))
             .summary(format!("{what} after {elapsed} s"));
         if let Some(path) = &self.path {
             outcome = outcome.with("path", ctx.resolve(path).display().to_string());

@@ -1,7 +1,6 @@
 //! `copy`: puts a file's, text's or directory's content where it belongs, whole or not at all.
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -9,16 +8,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::attributes::{Attributes, Wanted, apply_to_path, umask};
+use super::attributes::Wanted;
 use super::blocking::blocking;
-use super::content::{Source, keep_backup, same_content, validate, write_content};
+use super::content::Source;
 use super::converge::Do;
 use super::copy_dir;
-use super::durable::{
-    PendingFile, kind_of, metadata_of, mode_of, parent_of, remove_partial, sha256_file,
-};
+use super::durable::{mode_of, remove_partial, sha256_file};
 use super::error::{FilesError, FilesResult, human_bytes};
 use super::mode::Mode;
+use super::put::{Change, Put};
 use super::result::with_file_facts;
 use super::stat::ansible_checksum;
 use super::undo::{Before, before_of, intent_of, undo_of_path};
@@ -27,6 +25,7 @@ use crate::modules::{
     Effort, Kind, Module, ModuleError, Outcome, OutputFile, Plan, Recovery, TaskContext,
     TypedModule, Undo,
 };
+use crate::python_json;
 
 /// Copies a file, a directory or given text to a path.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -114,15 +113,6 @@ fn yes() -> bool {
     true
 }
 
-/// What became, or would become, of one file.
-#[derive(Debug, Default)]
-pub(super) struct Change {
-    /// One line each; none when all is well.
-    pub lines: Vec<String>,
-    /// Name of the old content.
-    pub backup: Option<PathBuf>,
-}
-
 impl CopyModule {
     pub(super) fn wanted(&self, source: Option<&fs::Metadata>) -> FilesResult<Wanted> {
         let preserved = source.map(|meta| Mode::Bits(mode_of(meta)));
@@ -141,8 +131,9 @@ impl CopyModule {
             }
             (None, None) => Err(FilesError::argument("`src` or `content` is needed").into()),
             (_, Some(Value::String(text))) => Ok(Some(text.clone())),
-            // Ansible writes structures as JSON, too.
-            (_, Some(value)) => Ok(Some(value.to_string())),
+            // As Ansible: structures are JSON, a boolean is Python's word.
+            (_, Some(Value::Bool(value))) => Ok(Some(if *value { "True" } else { "False" }.into())),
+            (_, Some(value)) => Ok(Some(python_json::write(value, None, false))),
             (_, None) => Ok(None),
         }
     }
@@ -245,76 +236,12 @@ impl CopyModule {
         mode: Do,
         before: Option<&Before>,
     ) -> FilesResult<Change> {
-        let mut change = Change::default();
-        let found = metadata_of(target)?;
-        if let Some(meta) = found
-            .as_ref()
-            .filter(|meta| !meta.is_file() && !meta.is_symlink())
-        {
-            return Err(FilesError::WrongKind {
-                path: target.to_path_buf(),
-                wanted: "file",
-                found: kind_of(meta),
-            }
-            .into());
-        }
-        let file = found.as_ref().filter(|meta| meta.is_file());
-        if found.is_some() && !self.force {
-            return Ok(change);
-        }
-        if let Some(meta) = file
-            && same_content(ctx, source, target)?
-        {
-            let (attributes, lines) = wanted.difference(meta);
-            if mode == Do::Change && attributes != Attributes::default() {
-                apply_to_path(target, &attributes)?;
-                File::open(target)
-                    .and_then(|file| file.sync_all())
-                    .map_err(PathError::on("sync", target))?;
-            }
-            change.lines = lines;
-            return Ok(change);
-        }
-        let verb = if found.is_some() { "replace" } else { "create" };
-        change.lines.push(format!("{verb} {}", target.display()));
-        if mode == Do::Look {
-            return Ok(change);
-        }
-        if !parent_of(target).is_dir() {
-            return Err(FilesError::Missing {
-                what: "the target's folder",
-                path: parent_of(target).to_path_buf(),
-            }
-            .into());
-        }
-        let mut pending = PendingFile::create(target, &ctx.attempt)?;
-        write_content(ctx, source, &mut pending)?;
-        // What a replaced file had stays, unless the task says otherwise.
-        let mut attributes = match file {
-            Some(meta) => {
-                let mut keep = wanted.for_new(mode_of(meta), false);
-                keep.uid = keep.uid.or(Some(meta.uid()));
-                keep.gid = keep.gid.or(Some(meta.gid()));
-                keep
-            }
-            None => wanted.for_new(0o666 & !umask(), false),
+        let put = Put {
+            force: self.force,
+            backup: self.backup,
+            validate: self.validate.as_deref(),
         };
-        if !nix::unistd::geteuid().is_root() {
-            // Only root may give files away; the temporary file is the caller's own already.
-            attributes.uid = wanted.uid;
-            attributes.gid = wanted.gid;
-        }
-        if let Some(command) = &self.validate {
-            validate(ctx, command, pending.path(), target)?;
-        }
-        if self.backup && file.is_some() {
-            change.backup = Some(keep_backup(ctx, target)?);
-        }
-        if let (Some(before), true) = (before, found.is_some()) {
-            before.keep()?;
-        }
-        pending.commit(&attributes)?;
-        Ok(change)
+        put.file(ctx, source, target, wanted, mode, before)
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::attributes::{Attributes, Wanted, apply_to_path, umask};
 use super::content::Source;
 use super::converge::Do;
-use super::copy::{Change, CopyModule};
+use super::copy::CopyModule;
 use super::durable::{
     free_bytes, fsync_dir, kind_of, metadata_of, mode_of, nearest_existing, parent_of,
     remove_if_there, remove_partial, rename_noreplace, sibling,
@@ -15,6 +15,7 @@ use super::durable::{
 use super::error::{FilesError, FilesResult};
 use super::mode::Mode;
 use super::mounts::Mounts;
+use super::put::Change;
 use super::tree_copy::copy_tree;
 use super::walk::tree_size;
 use crate::modules::error::PathError;

@@ -1,6 +1,6 @@
 //! The ladder of `copy`.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 
 use serde_json::json;
 

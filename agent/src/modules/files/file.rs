@@ -41,10 +41,11 @@ pub struct FileModule {
     path: PathBuf,
     /// `file` (must exist; only its attributes are set), `directory` (made with its parents),
     /// `touch` (made, or its times set), `link` (symbolic link to `src`), `absent` (moved into
-    /// quarantine, a directory with everything in it; `purge` deletes it). Default: what is there, else `file`.
+    /// quarantine, a directory with everything in it; `purge` deletes it), `hard` (another name of the file
+    /// `src`). Default: what is there, else `file`.
     #[serde(default)]
     state: Option<State>,
-    /// What the link points to, taken as it is. For `state: link`.
+    /// What the link points to, taken as it is. For `state: link` and `state: hard`.
     #[serde(default)]
     src: Option<PathBuf>,
     /// Mode: `0644`, `"0644"` or `u=rwX,g=rX,o=`. Default: left alone; new ones follow the umask.
@@ -65,10 +66,19 @@ pub struct FileModule {
     /// Makes a link although `src` does not exist, or in place of a file. Default: false.
     #[serde(default)]
     force: bool,
-    /// For `state: touch`: `now` sets the times of an existing file, `preserve` leaves them. Default:
-    /// `now`.
+    /// For `state: touch`: `now` (default), `preserve` leaves it as it is, or a time as
+    /// `YYYYMMDDHHMM.SS`.
     #[serde(default)]
     modification_time: TouchTime,
+    /// The same for the time of the last access.
+    #[serde(default)]
+    access_time: TouchTime,
+    /// How fixed times are written. Default: `%Y%m%d%H%M.%S`.
+    #[serde(default)]
+    modification_time_format: Option<String>,
+    /// The same for the time of the last access.
+    #[serde(default)]
+    access_time_format: Option<String>,
     /// For `state: absent` (ours): moves the path into this directory, which must be on the same
     /// filesystem, instead of the state's own quarantine. `purge` does not touch it.
     #[serde(default)]
@@ -81,16 +91,52 @@ enum State {
     Absent,
     Directory,
     File,
+    Hard,
     Link,
     Touch,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+/// A time that `touch` sets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(from = "String")]
+#[schemars(with = "String")]
 enum TouchTime {
     #[default]
     Now,
     Preserve,
+    At(String),
+}
+
+impl From<String> for TouchTime {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "now" => Self::Now,
+            "preserve" => Self::Preserve,
+            _ => Self::At(text),
+        }
+    }
+}
+
+impl TouchTime {
+    /// `None`: the time stays.
+    fn wanted(&self, form: Option<&str>, now: SystemTime) -> FilesResult<Option<SystemTime>> {
+        let text = match self {
+            Self::Now => return Ok(Some(now)),
+            Self::Preserve => return Ok(None),
+            Self::At(text) => text,
+        };
+        let form = form.unwrap_or("%Y%m%d%H%M.%S");
+        jiff::civil::DateTime::strptime(form, text)
+            .and_then(|time| time.to_zoned(jiff::tz::TimeZone::system()))
+            .map(|time| Some(SystemTime::from(time.timestamp())))
+            .map_err(|_| {
+                FilesError::argument_with_help(
+                    format!("`{text}` is no time of the form `{form}`"),
+                    "write `now`, `preserve` or for example `202401311200.00`",
+                )
+                .into()
+            })
+    }
 }
 
 fn yes() -> bool {
@@ -118,8 +164,8 @@ impl FileModule {
         if self.recurse && state != State::Directory {
             return Err(FilesError::argument("`recurse` needs `state: directory`").into());
         }
-        if self.src.is_some() && state != State::Link {
-            return Err(FilesError::argument("`src` is for `state: link`").into());
+        if self.src.is_some() && !matches!(state, State::Link | State::Hard) {
+            return Err(FilesError::argument("`src` is for `state: link` and `hard`").into());
         }
         if self.quarantine.is_some() && state != State::Absent {
             return Err(FilesError::argument("`quarantine` is for `state: absent`").into());
@@ -141,6 +187,7 @@ impl FileModule {
             State::File => self.file(&path, mode),
             State::Touch => self.touch(&path, mode),
             State::Link => self.link(&path, ctx, mode, before),
+            State::Hard => self.hard(&path, ctx, mode, before),
         }
     }
 
@@ -289,11 +336,28 @@ impl FileModule {
                 .map_err(PathError::on("create", path))?;
             file.sync_all().map_err(PathError::on("sync", path))?;
             fsync_dir(parent_of(path))?;
-        } else if self.modification_time == TouchTime::Now {
+        }
+        let meta = fs::metadata(path).map_err(PathError::on("inspect", path))?;
+        let now = SystemTime::now();
+        let modified = self
+            .modification_time
+            .wanted(self.modification_time_format.as_deref(), now)?;
+        let accessed = self
+            .access_time
+            .wanted(self.access_time_format.as_deref(), now)?;
+        let differs = |wanted: Option<SystemTime>, found: std::io::Result<SystemTime>| {
+            wanted.is_some_and(|wanted| found.is_ok_and(|found| found != wanted))
+        };
+        if differs(modified, meta.modified()) || differs(accessed, meta.accessed()) {
             lines.push(format!("set the times of {}", path.display()));
             if mode == Do::Change {
-                let now = SystemTime::now();
-                let times = FileTimes::new().set_accessed(now).set_modified(now);
+                let mut times = FileTimes::new();
+                if let Some(time) = accessed {
+                    times = times.set_accessed(time);
+                }
+                if let Some(time) = modified {
+                    times = times.set_modified(time);
+                }
                 // Opened for reading: directories can be touched, too.
                 let file = File::open(path).map_err(PathError::on("open", path))?;
                 file.set_times(times)
@@ -370,6 +434,57 @@ impl FileModule {
         if path.exists() || !self.follow {
             lines.extend(self.attributes(path, &self.wanted()?, mode)?);
         }
+        Ok(lines)
+    }
+
+    /// Another name of a file, put in place by a rename.
+    fn hard(
+        &self,
+        path: &Path,
+        ctx: &TaskContext,
+        mode: Do,
+        before: Option<&Before>,
+    ) -> FilesResult<Vec<String>> {
+        let Some(src) = &self.src else {
+            return Err(FilesError::argument("`state: hard` needs `src`").into());
+        };
+        let source = ctx.resolve(src);
+        let Some(wanted) = Identity::at(&source)? else {
+            return Err(FilesError::Missing {
+                what: "the source",
+                path: source,
+            }
+            .into());
+        };
+        let mut lines = Vec::new();
+        if Identity::at(path)? != Some(wanted) {
+            if let Some(meta) = metadata_of(path)?
+                && (!self.force || meta.is_dir())
+            {
+                return Err(FilesError::TargetExists {
+                    path: path.to_path_buf(),
+                    found: kind_of(&meta),
+                }
+                .into());
+            }
+            lines.push(format!(
+                "hard link {} to {}",
+                path.display(),
+                source.display()
+            ));
+            if mode == Do::Look {
+                return Ok(lines);
+            }
+            let temporary = sibling(path, "partial", &ctx.attempt);
+            remove_if_there(&temporary)?;
+            fs::hard_link(&source, &temporary).map_err(PathError::on("link", &temporary))?;
+            if let Some(before) = before {
+                before.keep()?;
+            }
+            fs::rename(&temporary, path).map_err(PathError::on("replace", path))?;
+            fsync_dir(parent_of(path))?;
+        }
+        lines.extend(self.attributes(path, &self.wanted()?, mode)?);
         Ok(lines)
     }
 

@@ -1,27 +1,38 @@
 //! Modules for files and directories, and the durable building blocks that others may use.
 
 pub(crate) mod attributes;
+mod blockinfile;
 mod blocking;
 mod content;
 mod converge;
 mod copy;
 mod copy_dir;
+mod difference;
 pub mod durable;
+mod edit;
 mod error;
 mod file;
+mod find;
 mod get_url;
+mod lineinfile;
 mod mode;
 mod mounts;
+mod put;
 pub mod quarantine;
 mod relocate;
 mod removal;
 pub(crate) mod remove;
+mod replace;
 mod result;
 mod sizes;
+mod slurp;
 mod stat;
+pub mod template;
+mod temporary;
 mod tree_copy;
 mod tree_resume;
 mod tree_verify;
+mod unarchive;
 pub(crate) mod undo;
 pub(crate) mod undo_tree;
 pub(crate) mod users;
@@ -37,13 +48,21 @@ use super::module::{ModuleSpec, spec_of};
 #[must_use]
 pub fn modules() -> Vec<ModuleSpec> {
     vec![
+        spec_of::<blockinfile::BlockInFileModule>(),
         spec_of::<copy::CopyModule>(),
         spec_of::<file::FileModule>(),
+        spec_of::<find::FindModule>(),
         spec_of::<get_url::GetUrlModule>(),
+        spec_of::<lineinfile::LineInFileModule>(),
         spec_of::<relocate::MoveModule>(),
+        spec_of::<replace::ReplaceModule>(),
         spec_of::<sizes::DirectorySizeModule>(),
         spec_of::<sizes::DiskSpaceModule>(),
+        spec_of::<slurp::SlurpModule>(),
         spec_of::<stat::StatModule>(),
+        spec_of::<template::TemplateModule>(),
+        spec_of::<temporary::TempfileModule>(),
+        spec_of::<unarchive::UnarchiveModule>(),
     ]
 }
 
@@ -66,6 +85,10 @@ pub(crate) fn assert_well_described(modules: &[ModuleSpec]) {
                 Some(other) => *other = evaluate(other),
                 None => {}
             }
+        }
+        if let Some(key) = module.template_file {
+            let path = arguments[key].as_str().unwrap_or_default().to_owned();
+            arguments[key] = template::rendered(std::path::Path::new(&path), "");
         }
         (module.build)(arguments).map(drop).expect(module.name);
         let schema = (module.schema)();

@@ -55,7 +55,8 @@ impl Mode {
                 .ok_or_else(|| format!("`{text}` is not an octal mode up to 7777"));
         }
         text.split(',')
-            .map(Clause::parse)
+            .flat_map(one_operator_each)
+            .map(|clause| Clause::parse(&clause))
             .collect::<Option<Vec<_>>>()
             .map(Self::Symbolic)
             .ok_or_else(|| {
@@ -79,6 +80,24 @@ impl Mode {
             .map(Self::Bits)
             .ok_or_else(|| format!("{number} is not a mode up to 07777"))
     }
+}
+
+/// `go+rX-w` is `go+rX` and `go-w`.
+fn one_operator_each(clause: &str) -> Vec<String> {
+    let operators: Vec<usize> = clause
+        .match_indices(['+', '-', '='])
+        .map(|(at, _)| at)
+        .collect();
+    let (Some(first), true) = (operators.first(), operators.len() > 1) else {
+        return vec![clause.to_owned()];
+    };
+    let classes = &clause[..*first];
+    let ends = operators.iter().skip(1).copied().chain([clause.len()]);
+    operators
+        .iter()
+        .zip(ends)
+        .map(|(from, to)| format!("{classes}{}", &clause[*from..to]))
+        .collect()
 }
 
 impl Clause {

@@ -35,7 +35,7 @@ pub struct StatModule {
     /// Hashes the content of a regular file. Default: true.
     #[serde(default = "yes")]
     get_checksum: bool,
-    /// `sha1` (default, as in Ansible), `sha256`, `sha384` or `sha512`.
+    /// `sha1` (default, as in Ansible), `md5`, `sha224`, `sha256`, `sha384` or `sha512`.
     #[serde(default, alias = "checksum", alias = "checksum_algo")]
     #[schemars(extend("aliases" = ["checksum", "checksum_algo"]))]
     checksum_algorithm: Algorithm,
@@ -51,9 +51,11 @@ pub struct StatModule {
 
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum Algorithm {
+pub(super) enum Algorithm {
     #[default]
     Sha1,
+    Md5,
+    Sha224,
     Sha256,
     Sha384,
     Sha512,
@@ -92,7 +94,7 @@ impl StatModule {
     }
 }
 
-fn describe(path: &Path, meta: &fs::Metadata) -> Value {
+pub(super) fn describe(path: &Path, meta: &fs::Metadata) -> Value {
     let kind = meta.file_type();
     let bits = mode_of(meta);
     let time = |seconds: i64, nanoseconds: i64| {
@@ -143,7 +145,7 @@ fn describe(path: &Path, meta: &fs::Metadata) -> Value {
     stat
 }
 
-fn checksum(
+pub(super) fn checksum(
     algorithm: Algorithm,
     path: &Path,
     length: u64,
@@ -151,6 +153,8 @@ fn checksum(
 ) -> FilesResult<String> {
     match algorithm {
         Algorithm::Sha1 => digest::<sha1::Sha1>(path, length, ctx),
+        Algorithm::Md5 => digest::<md5::Md5>(path, length, ctx),
+        Algorithm::Sha224 => digest::<sha2::Sha224>(path, length, ctx),
         Algorithm::Sha256 => digest::<sha2::Sha256>(path, length, ctx),
         Algorithm::Sha384 => digest::<sha2::Sha384>(path, length, ctx),
         Algorithm::Sha512 => digest::<sha2::Sha512>(path, length, ctx),

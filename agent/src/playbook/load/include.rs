@@ -19,11 +19,18 @@ impl Loader<'_> {
         inherited: &Inherited,
     ) -> Option<Block> {
         let mut common = self.common(&mut fields, inherited);
+        self.without_effect(&mut fields);
+        let r#loop = match keyword.ends_with("include_tasks") {
+            true => self.repetition(&mut fields),
+            false => None,
+        };
         let (keyword_at, target) = fields.take(keyword)?;
         self.problems.append(&mut fields.problems);
         for (key, at, _) in fields.rest() {
             let help = match key {
-                "loop" | "with_items" | "loop_control" => "repeat the tasks inside the file",
+                "loop" | "with_items" | "loop_control" => {
+                    "use `include_tasks`, or repeat the tasks inside the file"
+                }
                 "register" | "until" | "retries" | "notify" | "changed_when" | "failed_when" => {
                     "put it on the tasks inside the file"
                 }
@@ -102,6 +109,8 @@ impl Loader<'_> {
         self.reading.pop();
         Some(Block {
             common,
+            dynamic: keyword.ends_with("include_tasks"),
+            r#loop,
             services: Vec::new(),
             block,
             rescue: Vec::new(),

@@ -18,7 +18,25 @@ pub(super) const PLAY: &[&str] = &[
     "gather_facts",
     "no_log",
     "connection",
+    "diff",
+    "vars_prompt",
     "import_playbook",
+];
+
+/// Keywords of Ansible's that make no difference where there is one host, reached by nobody else: they are
+/// accepted wherever Ansible has them.
+pub(in crate::playbook) const WITHOUT_EFFECT: &[&str] = &[
+    "any_errors_fatal",
+    "become_exe",
+    "become_flags",
+    "become_method",
+    "collections",
+    "ignore_unreachable",
+    "max_fail_percentage",
+    "order",
+    "run_once",
+    "serial",
+    "throttle",
 ];
 
 /// Keywords that tasks, blocks and includes share.
@@ -31,6 +49,7 @@ pub(super) const COMMON: &[&str] = &[
     "become",
     "ignore_errors",
     "check_mode",
+    "diff",
     "no_log",
 ];
 
@@ -40,6 +59,15 @@ pub(super) const TASK: &[&str] = &[
     "register",
     "loop",
     "with_items",
+    "with_list",
+    "with_flattened",
+    "with_dict",
+    "with_nested",
+    "with_cartesian",
+    "with_together",
+    "with_indexed_items",
+    "with_sequence",
+    "with_fileglob",
     "loop_control",
     "until",
     "retries",
@@ -84,35 +112,38 @@ pub(super) fn unsupported(keyword: &str) -> Option<&'static str> {
         "async" | "poll" => {
             "leave it out: long work shows its progress and survives a lost connection"
         }
-        "delegate_to" | "delegate_facts" | "run_once" => {
-            "give the task a play of its own with the right `hosts`"
+        "delegate_to" | "delegate_facts" => {
+            "the agent works on the host it runs on: only `delegate_to: localhost` is known"
         }
-        "local_action" | "action" => "write the module's name as the key: `copy: {…}`",
         "roles" | "include_role" | "import_role" => {
             "use `import_tasks` with the file of the role's tasks"
         }
         "include" => "use `import_tasks` or `import_playbook`",
-        "become_user" | "become_method" | "become_flags" | "become_exe" => {
-            "only `become: true` is known: it asks for root"
+        "become_user" => {
+            "only `become_user: root` is known; for another user, start `sudo -u` in the command"
         }
         "remote_user" | "port" => "put it into your SSH configuration",
-        "vars_prompt" => "pass the value in with `-e`, or ask with `pause`",
-        "serial" | "strategy" | "throttle" | "order" | "max_fail_percentage" => {
-            "leave it out: hosts run side by side, `--forks` limits how many"
-        }
-        "any_errors_fatal" | "ignore_unreachable" | "force_handlers" => {
-            "leave it out: one host's failure does not stop the others, and handlers run at the end"
+        "strategy" => "leave it out: tasks run one after the other",
+        "force_handlers" => {
+            "leave it out: a notification is journaled, and its handler runs in the run that comes to the end"
         }
         "debugger" => "leave it out: `show` tells everything about a task afterwards",
-        "diff" => "leave it out: differences are not shown yet",
-        "collections" => "write the module's short or full name",
-        "gather_subset" | "gather_timeout" | "fact_path" => "leave it out: facts are not gathered",
-        "module_defaults" => "put `module_defaults` on the play",
+        "vars_prompt" => "put it on the play",
+        "gather_subset" | "gather_timeout" | "fact_path" => {
+            "use the module `setup` with these arguments"
+        }
+        "module_defaults" => "put `module_defaults` on the play or on a block",
         "ignore_errors" => "put it on the tasks or on a block",
         "check_mode" => "put it on the tasks or on a block, or use the option `--check`",
-        "first_found" => "use `when` with `is exists`",
+        "with_first_found" => "use `lookup('first_found', […])`",
+        "with_subelements" => "use `loop` with the filter `subelements`",
+        "with_lines" | "with_file" | "with_random_choice" | "with_inventory_hostnames" => {
+            "use `loop` with a list; `lookup('file', …)` reads a file"
+        }
         "timeout" => "put `timeout` on the tasks",
-        other if other.starts_with("with_") => "use `loop`, or `with_items`",
+        other if other.starts_with("with_") => {
+            "use `loop`, or `with_items`, `with_dict`, `with_nested`, `with_together`, `with_sequence`"
+        }
         _ => return None,
     })
 }

@@ -13,6 +13,9 @@ mod probe;
 mod service;
 mod task;
 
+pub(in crate::playbook) use self::keywords::WITHOUT_EFFECT;
+pub(in crate::playbook) use self::task::LOOPS;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use super::template::Templates;
 use super::yaml;
 use crate::modules::{ModuleSpec, registry};
 use crate::source::{Location, Problem, SourceFile, closest};
+use crate::vault::Vault;
 
 /// The modules that a playbook may use.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +68,8 @@ pub struct LoadOptions {
     pub catalog: Catalog,
     /// Extra variables (`-e`), for templates in the paths of `vars_files`.
     pub extra_vars: Map<String, Value>,
+    /// Passwords for what is encrypted.
+    pub vault: Vault,
 }
 
 /// What loading got out of the files, mistakes included.
@@ -178,7 +184,7 @@ impl Loader<'_> {
                 file
             }
         };
-        match yaml::parse(&file) {
+        match yaml::parse_with(&file, &self.options.vault) {
             Ok(node) => Some(node),
             Err(problems) => {
                 for problem in problems {

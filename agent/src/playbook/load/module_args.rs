@@ -66,7 +66,7 @@ impl Loader<'_> {
                     entries.push((
                         key.to_owned(),
                         locate(&node.at, text, word.clone()),
-                        part(text, value, word, node),
+                        named(text, value, word, node),
                     ));
                 }
                 None => problem = Some(format!("`{}` takes named arguments", spec.name)),
@@ -142,6 +142,35 @@ fn part(text: &str, value: &str, range: Range<usize>, node: &Node) -> Node {
         kind: NodeKind::String(value.to_owned()),
         at: locate(&node.at, text, start..range.end),
     }
+}
+
+/// The value of a named argument: `\n` and the like are what they stand for.
+fn named(text: &str, value: &str, range: Range<usize>, node: &Node) -> Node {
+    let mut part = part(text, value, range, node);
+    if value.contains('\\') {
+        part.kind = NodeKind::String(unescaped(value));
+    }
+    part
+}
+
+fn unescaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    let mut rest = value.chars();
+    while let Some(character) = rest.next() {
+        if character != '\\' {
+            text.push(character);
+            continue;
+        }
+        match rest.next() {
+            Some('n') => text.push('\n'),
+            Some('t') => text.push('\t'),
+            Some('r') => text.push('\r'),
+            Some(other @ ('\\' | '"' | '\'')) => text.push(other),
+            Some(other) => text.extend(['\\', other]),
+            None => text.push('\\'),
+        }
+    }
+    text
 }
 
 /// Splits at white space outside of quotes and templates.

@@ -6,7 +6,7 @@ use super::Loader;
 use super::fields::{Fields, vars_of, wrong_type};
 use super::keywords;
 use super::task::Inherited;
-use crate::playbook::model::{Node, NodeKind, Play, Vars};
+use crate::playbook::model::{Item, Node, NodeKind, Play, Prompt, Task, Vars};
 use crate::playbook::template::{Scope, is_template};
 use crate::source::{Location, Problem};
 
@@ -86,21 +86,15 @@ impl Loader<'_> {
         let secrets = fields.texts("secrets");
         let tags = fields.texts("tags");
         let no_log = fields.boolean("no_log").unwrap_or(false);
-        // Facts are never gathered; both answers are fine.
-        fields.boolean("gather_facts");
-        if let Some(connection) = fields.node("connection")
-            && connection.kind != NodeKind::String("local".to_owned())
-        {
-            fields.problems.push(
-                Problem::new(
-                    "playbook::unsupported",
-                    &connection.at,
-                    "only `connection: local` is supported here",
-                    "not supported",
-                )
-                .with_help("leave it out: hosts of an inventory are reached over SSH"),
-            );
-        }
+        let diff = fields.node("diff");
+        let gather = fields.take("gather_facts").map(|(at, _)| at.clone());
+        let gather = gather.filter(|_| fields.boolean("gather_facts") == Some(true));
+        self.without_effect(&mut fields);
+        let prompts = fields.nodes("vars_prompt");
+        let prompts: Vec<Prompt> = prompts
+            .iter()
+            .filter_map(|node| self.prompt(node))
+            .collect();
         let defaults = fields.mapping("module_defaults");
         let lists: Vec<Node> = ["pre_tasks", "tasks", "post_tasks"]
             .iter()
@@ -133,13 +127,23 @@ impl Loader<'_> {
             defaults: self.module_defaults(defaults),
             file: file.to_owned(),
         };
-        let items = lists
-            .iter()
-            .flat_map(|list| self.items(list, &inherited))
-            .collect();
         let handlers = handlers
             .map(|list| self.handlers(&list, &inherited))
             .unwrap_or_default();
+        let mut items: Vec<Item> = gather
+            .and_then(|at| {
+                self.engine_task("setup", Some("Gathering Facts"), None, &at, &inherited)
+            })
+            .into_iter()
+            .collect();
+        for (number, list) in lists.iter().enumerate() {
+            // Handlers run at the end of each part that the play has.
+            if number > 0 && !handlers.is_empty() {
+                let flush = Some(("free_form", "flush_handlers"));
+                items.extend(self.engine_task("meta", None, flush, &list.at, &inherited));
+            }
+            items.extend(self.items(list, &inherited));
+        }
         vec![Play {
             name: name.unwrap_or_else(|| super::fields::scalar_text(&hosts).unwrap_or_default()),
             at: node.at.clone(),
@@ -148,11 +152,102 @@ impl Loader<'_> {
             vars_files,
             environment,
             r#become,
+            diff,
+            prompts,
             secrets,
             tags,
             items,
             handlers,
         }]
+    }
+
+    /// A task that stands for something else than a task of the file.
+    fn engine_task(
+        &mut self,
+        module: &str,
+        name: Option<&str>,
+        argument: Option<(&str, &str)>,
+        at: &Location,
+        inherited: &Inherited,
+    ) -> Option<Item> {
+        let module = self.options.catalog.find(module)?;
+        let entries = argument.into_iter().map(|(key, value)| {
+            let node = Node {
+                kind: NodeKind::String(value.to_owned()),
+                at: at.clone(),
+            };
+            (key.to_owned(), at.clone(), node)
+        });
+        let args = Node {
+            kind: NodeKind::Mapping(entries.collect()),
+            at: at.clone(),
+        };
+        let mut tags = inherited.tags.clone();
+        super::task::add_tags(&mut tags, &["always".to_owned()]);
+        let inherited = Inherited {
+            tags,
+            ..inherited.clone()
+        };
+        Some(Item::Task(Box::new(Task::plain(
+            module,
+            name,
+            args,
+            at,
+            inherited.tags,
+            inherited.no_log,
+        ))))
+    }
+
+    /// Reads an entry of `vars_prompt`.
+    fn prompt(&mut self, node: &Node) -> Option<Prompt> {
+        let mut found = Vec::new();
+        let Some(mut fields) = Fields::of(node, "an entry of `vars_prompt`", &mut found) else {
+            self.problems.extend(found);
+            return None;
+        };
+        let name = fields.variable_name("name");
+        let at = fields
+            .take("name")
+            .map_or(&node.at, |(_, node)| &node.at)
+            .clone();
+        let prompt = fields.text("prompt");
+        let private = fields.boolean("private").unwrap_or(true);
+        let confirm = fields.boolean("confirm").unwrap_or(false);
+        let default = fields.text("default");
+        // Values are never rendered: each of them is what Ansible calls unsafe.
+        fields.boolean("unsafe");
+        self.problems.append(&mut fields.problems);
+        for (key, at, _) in fields.rest() {
+            if ["encrypt", "salt", "salt_size"].contains(&key) {
+                let message = format!("`{key}` of `vars_prompt` is not supported here");
+                self.problem(
+                    Problem::new("playbook::unsupported", at, message, "not supported")
+                        .with_help("give the encrypted value with `-e`"),
+                );
+                continue;
+            }
+            let known: [&[&str]; 1] =
+                [&["name", "prompt", "private", "confirm", "default", "unsafe"]];
+            self.leftover("`vars_prompt`", key, at, &known, false);
+        }
+        if name.is_none() && !fields.has("name") {
+            self.problem(Problem::new(
+                "playbook::missing_keyword",
+                &first_line(&node.at),
+                "this does not say which variable is asked for",
+                "no `name`",
+            ));
+        }
+        let name = name?;
+        self.defined_elsewhere.insert(name.clone());
+        Some(Prompt {
+            prompt: prompt.unwrap_or_else(|| name.clone()),
+            name,
+            at,
+            private,
+            confirm,
+            default,
+        })
     }
 
     fn import_playbook(&mut self, keyword: &str, mut fields: Fields<'_>, file: &Path) -> Vec<Play> {

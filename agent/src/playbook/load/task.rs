@@ -8,7 +8,7 @@ use super::fields::{Fields, wrong_type};
 use super::keywords;
 use super::module_args::add_below;
 use crate::modules::ModuleSpec;
-use crate::playbook::model::{Block, Common, Item, Loop, Node, NodeKind, Task};
+use crate::playbook::model::{Block, Common, Item, Loop, LoopStyle, Node, NodeKind, Task};
 use crate::source::{Location, Problem};
 
 /// `module_defaults`: arguments by module.
@@ -45,6 +45,21 @@ pub(super) fn tag_item(item: &mut Item, tags: &[String]) {
         }
     }
 }
+
+/// The keywords of loops.
+pub(in crate::playbook) const LOOPS: &[(&str, LoopStyle)] = &[
+    ("loop", LoopStyle::List),
+    ("with_items", LoopStyle::Items),
+    ("with_list", LoopStyle::List),
+    ("with_flattened", LoopStyle::Items),
+    ("with_dict", LoopStyle::Dict),
+    ("with_nested", LoopStyle::Nested),
+    ("with_cartesian", LoopStyle::Nested),
+    ("with_together", LoopStyle::Together),
+    ("with_indexed_items", LoopStyle::Indexed),
+    ("with_sequence", LoopStyle::Sequence),
+    ("with_fileglob", LoopStyle::FileGlob),
+];
 
 impl Loader<'_> {
     /// Reads a list of tasks and blocks.
@@ -101,14 +116,68 @@ impl Loader<'_> {
             ignore_errors: fields.node("ignore_errors"),
             check_mode: fields.node("check_mode"),
             no_log: fields.boolean("no_log").unwrap_or(inherited.no_log),
+            diff: fields.node("diff"),
+        }
+    }
+
+    /// Takes the keywords that make no difference here, and refuses the values that would.
+    pub(super) fn without_effect(&mut self, fields: &mut Fields<'_>) {
+        for key in keywords::WITHOUT_EFFECT {
+            fields.take(key);
+        }
+        let only: [(&str, &[&str], &str); 4] = [
+            (
+                "become_user",
+                &["root"],
+                "for another user, start `sudo -u` in the command",
+            ),
+            (
+                "connection",
+                &["local"],
+                "leave it out: the agent works on the host it runs on",
+            ),
+            (
+                "delegate_to",
+                &["localhost", "127.0.0.1"],
+                "the agent works on the host it runs on",
+            ),
+            (
+                "strategy",
+                &["linear", "free", "host_pinned"],
+                "leave it out: tasks run one after the other",
+            ),
+        ];
+        for (key, known, help) in only {
+            let Some(node) = fields.node(key) else {
+                fields.take(key);
+                continue;
+            };
+            let fits =
+                matches!(&node.kind, NodeKind::String(word) if known.contains(&word.as_str()));
+            if !fits {
+                let message = format!("only `{key}: {}` is supported here", known[0]);
+                self.problem(
+                    Problem::new("playbook::unsupported", &node.at, message, "not supported")
+                        .with_help(help),
+                );
+            }
         }
     }
 
     fn block(&mut self, mut fields: Fields<'_>, inherited: &Inherited) -> Block {
         let common = self.common(&mut fields, inherited);
+        self.without_effect(&mut fields);
+        let nearer = fields.mapping("module_defaults");
+        let mut defaults = self.module_defaults(nearer);
+        if defaults.is_empty() {
+            defaults = inherited.defaults.clone();
+        } else {
+            Arc::make_mut(&mut defaults).extend(inherited.defaults.iter().cloned());
+        }
         let inner = Inherited {
             tags: common.tags.clone(),
             no_log: common.no_log,
+            defaults,
             ..inherited.clone()
         };
         let services = fields.nodes("services");
@@ -140,6 +209,8 @@ impl Loader<'_> {
         });
         Block {
             common,
+            dynamic: false,
+            r#loop: None,
             services,
             block: lists.next().unwrap_or_default(),
             rescue: lists.next().unwrap_or_default(),
@@ -149,6 +220,7 @@ impl Loader<'_> {
 
     fn task(&mut self, mut fields: Fields<'_>, inherited: &Inherited) -> Option<Task> {
         let common = self.common(&mut fields, inherited);
+        self.without_effect(&mut fields);
         let id = fields.fixed_text("id");
         let register = fields.variable_name("register");
         let r#loop = self.repetition(&mut fields);
@@ -165,7 +237,14 @@ impl Loader<'_> {
         let undone_by = undone_by.zip(fields.take("undone_by").map(|(_, node)| node.at.clone()));
         let args = fields.take("args").map(|(_, node)| node.clone());
         self.problems.append(&mut fields.problems);
-        let (module, module_name, module_at, value) = self.module(&fields)?;
+        let old_form = fields.has("action") || fields.has("local_action");
+        let action = self.action(&mut fields);
+        self.problems.append(&mut fields.problems);
+        let (module, module_name, module_at, value) = match &action {
+            Some(node) => self.module_of_action(&fields, node)?,
+            None if old_form => return None,
+            None => self.module(&fields)?,
+        };
         if module.name == "set_fact"
             && let NodeKind::Mapping(entries) = &value.kind
         {
@@ -214,6 +293,73 @@ impl Loader<'_> {
             done_when,
             undone_by,
         })
+    }
+
+    /// `action: copy src=a dest=b` and `local_action`, in all their forms, as a mapping with the module's name
+    /// as its one key.
+    fn action(&mut self, fields: &mut Fields<'_>) -> Option<Node> {
+        let (key, (at, node)) = ["action", "local_action"]
+            .into_iter()
+            .find_map(|key| Some((key, fields.take(key)?)))?;
+        let (name, name_at, arguments) = match &node.kind {
+            NodeKind::String(text) => {
+                let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+                let rest = match rest.trim() {
+                    "" => NodeKind::Null,
+                    rest => NodeKind::String(rest.to_owned()),
+                };
+                (name.to_owned(), node.at.clone(), rest)
+            }
+            NodeKind::Mapping(entries) => {
+                let named = entries.iter().find(|(key, _, _)| key == "module");
+                let Some((_, _, named)) = named else {
+                    let problem = Problem::new(
+                        "playbook::no_module",
+                        at,
+                        format!("`{key}` does not say which module"),
+                        "no `module`",
+                    );
+                    self.problem(
+                        problem.with_help("write the module's name as the key: `copy: {…}`"),
+                    );
+                    return None;
+                };
+                let rest = entries
+                    .iter()
+                    .filter(|(key, _, _)| key != "module")
+                    .cloned();
+                let name = super::fields::scalar_text(named).unwrap_or_default();
+                (name, named.at.clone(), NodeKind::Mapping(rest.collect()))
+            }
+            _ => {
+                let problem = wrong_type(&node.at, &format!("`{key}`"), "a module's name", node);
+                self.problem(problem);
+                return None;
+            }
+        };
+        let arguments = Node {
+            kind: arguments,
+            at: node.at.clone(),
+        };
+        Some(Node {
+            kind: NodeKind::Mapping(vec![(name, name_at, arguments)]),
+            at: node.at.clone(),
+        })
+    }
+
+    /// The module of an `action`; a second one beside it is a mistake.
+    fn module_of_action<'n>(
+        &mut self,
+        fields: &Fields<'n>,
+        action: &'n Node,
+    ) -> Option<(&'static ModuleSpec, String, Location, &'n Node)> {
+        let mut problems = Vec::new();
+        let named = Fields::of(action, "`action`", &mut problems)?;
+        for (key, at, _) in fields.rest() {
+            let known = [keywords::COMMON, keywords::TASK];
+            self.leftover("a task with `action`", key, at, &known, false);
+        }
+        self.module(&named)
     }
 
     /// Finds the one key that names a module.
@@ -276,44 +422,51 @@ impl Loader<'_> {
         Some((spec, (*name).to_owned(), (*at).clone(), value))
     }
 
-    fn repetition(&mut self, fields: &mut Fields<'_>) -> Option<Loop> {
+    pub(super) fn repetition(&mut self, fields: &mut Fields<'_>) -> Option<Loop> {
         let control = fields.node("loop_control");
-        let plain = fields.take("loop");
-        let with_items = fields.take("with_items");
-        if let (Some(_), Some((at, _))) = (plain, with_items) {
+        let mut found: Vec<(&str, LoopStyle, &Location, &Node)> = Vec::new();
+        for (key, style) in LOOPS {
+            if let Some((at, node)) = fields.take(key) {
+                found.push((key, *style, at, node));
+            }
+        }
+        if let [(first, ..), (second, _, at, _), ..] = found[..] {
             fields.problems.push(
                 Problem::new(
                     "playbook::two_loops",
                     at,
-                    "the task has both `loop` and `with_items`",
+                    format!("the task has both `{first}` and `{second}`"),
                     "a second loop",
                 )
                 .with_help("keep one of them"),
             );
         }
-        let (flatten, items) = match (plain, with_items) {
-            (Some((_, node)), _) => (false, node),
-            (None, Some((_, node))) => (true, node),
-            (None, None) => {
-                if let Some(control) = control {
-                    fields.problems.push(Problem::new(
-                        "playbook::loop_control",
-                        &control.at,
-                        "`loop_control` stands without a `loop`",
-                        "no loop",
-                    ));
-                }
-                return None;
+        let Some((key, style, _, items)) = found.first().copied() else {
+            if let Some(control) = control {
+                fields.problems.push(Problem::new(
+                    "playbook::loop_control",
+                    &control.at,
+                    "`loop_control` stands without a `loop`",
+                    "no loop",
+                ));
             }
+            return None;
         };
-        let fits = match &items.kind {
-            NodeKind::Sequence(_) => true,
-            NodeKind::String(text) => crate::playbook::template::is_template(text),
+        let fits = match (&items.kind, style) {
+            (NodeKind::Sequence(_), _) => true,
+            (NodeKind::Mapping(_), LoopStyle::Dict | LoopStyle::Sequence) => true,
+            (NodeKind::String(_), LoopStyle::Sequence | LoopStyle::FileGlob) => true,
+            (NodeKind::String(text), _) => crate::playbook::template::is_template(text),
             _ => false,
         };
         if !fits {
             let bare = matches!(&items.kind, NodeKind::String(text) if !text.contains(' '));
-            let problem = wrong_type(&items.at, "`loop`", "a list or a template", items);
+            let problem = wrong_type(
+                &items.at,
+                &format!("`{key}`"),
+                "a list or a template",
+                items,
+            );
             let help = bare.then(|| {
                 let name = super::module_args::shown(items);
                 format!("a variable needs braces: \"{{{{ {name} }}}}\"")
@@ -322,10 +475,12 @@ impl Loader<'_> {
         }
         let mut found = Loop {
             items: items.clone(),
-            flatten,
+            style,
             loop_var: "item".to_owned(),
             index_var: None,
             label: None,
+            extended: false,
+            pause: None,
         };
         if let Some(control) = &control {
             self.loop_control(control, &mut found);
@@ -344,18 +499,25 @@ impl Loader<'_> {
         }
         found.index_var = fields.variable_name("index_var");
         found.label = fields.node("label");
+        found.extended = fields.boolean("extended").unwrap_or(false);
+        found.pause = fields.node("pause");
+        // Only what a loop that is not kept whole would leave out.
+        fields.boolean("extended_allitems");
         self.problems.append(&mut fields.problems);
         for (key, at, _) in fields.rest() {
-            if ["pause", "extended", "extended_allitems", "break_when"].contains(&key) {
-                self.problem(Problem::new(
-                    "playbook::unsupported",
-                    at,
-                    format!("`{key}` in `loop_control` is not supported here"),
-                    "not supported",
-                ));
+            if key == "break_when" {
+                self.problem(
+                    Problem::new(
+                        "playbook::unsupported",
+                        at,
+                        format!("`{key}` in `loop_control` is not supported here"),
+                        "not supported",
+                    )
+                    .with_help("use `until` on a task, or choose the items by a filter"),
+                );
                 continue;
             }
-            let known: [&[&str]; 1] = [&["loop_var", "index_var", "label"]];
+            let known: [&[&str]; 1] = [&["loop_var", "index_var", "label", "extended", "pause"]];
             self.leftover("`loop_control`", key, at, &known, false);
         }
     }

@@ -70,13 +70,11 @@ pub(super) fn without_context(failure: &Error, at: &Location) -> Problem {
         ),
         ErrorKind::UnknownFilter => named("filter", "filter ", FILTERS),
         ErrorKind::UnknownTest => named("test", "test ", TESTS),
-        ErrorKind::UnknownFunction
-            if detail.starts_with("lookup ") || detail.starts_with("query ") =>
-        {
-            Problem::new(TEMPLATE, at, "lookups are not supported here", "a lookup")
-                .with_help("pass the value in with `-e`, or read it with a task and `register`")
-        }
-        ErrorKind::UnknownFunction => named("function", "", &["range", "dict", "namespace"]),
+        ErrorKind::UnknownFunction => named(
+            "function",
+            "",
+            &["range", "dict", "namespace", "lookup", "query"],
+        ),
         ErrorKind::UnknownMethod => Problem::new(
             TEMPLATE,
             at,

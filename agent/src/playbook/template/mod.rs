@@ -7,6 +7,7 @@ mod context;
 mod error;
 mod filters;
 mod inspect;
+mod lookups;
 mod position;
 mod predicates;
 mod scope;
@@ -38,6 +39,47 @@ const OMIT: &str = "__omit_place_holder__5b6c1f7e9a0d4c3f";
 #[must_use]
 pub fn is_omitted(value: &Value) -> bool {
     value.as_str() == Some(OMIT)
+}
+
+/// How a template file is written, where it is not Jinja's usual way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Syntax {
+    /// Takes the line end behind a block away; true where not given.
+    pub trim_blocks: Option<bool>,
+    /// Takes the blanks before a block away; false where not given.
+    pub lstrip_blocks: Option<bool>,
+    /// Begin and end of a block.
+    pub block: (Option<String>, Option<String>),
+    /// Begin and end of an expression.
+    pub variable: (Option<String>, Option<String>),
+    /// Begin and end of a comment.
+    pub comment: (Option<String>, Option<String>),
+}
+
+impl Syntax {
+    /// The engine's own form; `None` where two words are the same, or one is empty.
+    fn config(&self) -> Option<SyntaxConfig> {
+        let pair = |pair: &(Option<String>, Option<String>), begin: &str, end: &str| {
+            (
+                pair.0.clone().unwrap_or_else(|| begin.to_owned()),
+                pair.1.clone().unwrap_or_else(|| end.to_owned()),
+            )
+        };
+        let (block, variable, comment) = (
+            pair(&self.block, "{%", "%}"),
+            pair(&self.variable, "{{", "}}"),
+            pair(&self.comment, "{#", "#}"),
+        );
+        SyntaxConfig::builder()
+            .trim_blocks(self.trim_blocks.unwrap_or(true))
+            .lstrip_blocks(self.lstrip_blocks.unwrap_or(false))
+            .keep_trailing_newline(true)
+            .block_delimiters(block.0, block.1)
+            .variable_delimiters(variable.0, variable.1)
+            .comment_delimiters(comment.0, comment.1)
+            .build()
+            .ok()
+    }
 }
 
 /// The template engine with Ansible's everyday filters and tests. Cheap to clone; make it once.
@@ -88,6 +130,7 @@ impl Templates {
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         filters::add_to(&mut environment);
         predicates::add_to(&mut environment);
+        lookups::add_to(&mut environment);
         Self {
             playbook: Arc::new(environment),
         }
@@ -133,14 +176,31 @@ impl Templates {
     ///
     /// # Errors
     /// The first mistake or undefined variable, with its place in the file.
-    pub fn render_file(&self, file: &Arc<SourceFile>, scope: &Scope) -> Result<String, Problem> {
+    pub fn render_file(
+        &self,
+        file: &Arc<SourceFile>,
+        scope: &Scope,
+        syntax: &Syntax,
+    ) -> Result<String, Problem> {
         let context = self.context(scope);
         let at = Location {
             file: Arc::clone(file),
             start: 0,
             end: file.text.len(),
         };
-        self.playbook
+        let mut environment = (*self.playbook).clone();
+        match syntax.config() {
+            Some(config) => environment.set_syntax(config),
+            None => {
+                return Err(Problem::new(
+                    "playbook::template_syntax",
+                    &at,
+                    "the words that begin and end blocks, expressions and comments must differ",
+                    "this template",
+                ));
+            }
+        }
+        environment
             .template_from_str(&file.text)
             .and_then(|template| template.render(Engine::from_object(context.clone())))
             .map(|rendered| keep_line_ends(rendered, &file.text))
@@ -206,6 +266,18 @@ impl Templates {
             return Ok(Value::String(content.to_owned()));
         }
         let prepared = text::prepare(content);
+        // One line end behind a lone expression is Jinja's to take away, and Ansible's to put back where
+        // the value is a text: anything else keeps its type.
+        if let Some(shorter) = content
+            .strip_suffix('\n')
+            .filter(|_| !prepared.is_expression)
+            && text::prepare(shorter).is_expression
+        {
+            return Ok(match self.render_text(shorter, at, context)? {
+                Value::String(text) if text != OMIT => Value::String(text + "\n"),
+                other => other,
+            });
+        }
         if prepared.is_expression {
             let (value, _) = self.run(&prepared, at, content, context)?;
             return self.json_at(&value, &prepared, at, content, context);

@@ -11,6 +11,7 @@ use super::filters::pattern;
 
 /// Every test there is, the engine's own included.
 pub(super) const TESTS: &[&str] = &[
+    "abs",
     "all",
     "any",
     "boolean",
@@ -47,12 +48,14 @@ pub(super) const TESTS: &[&str] = &[
     "lt",
     "mapping",
     "match",
+    "mount",
     "ne",
     "none",
     "number",
     "odd",
     "regex",
     "safe",
+    "same_file",
     "sameas",
     "search",
     "sequence",
@@ -70,9 +73,34 @@ pub(super) const TESTS: &[&str] = &[
     "truthy",
     "undefined",
     "upper",
+    "url",
     "version",
     "version_compare",
 ];
+
+/// Python's idea of truth; with `convert_bool`, words for a boolean are one.
+fn truthy(value: &Value, kwargs: &Kwargs) -> Result<bool, Error> {
+    let convert = kwargs.get::<Option<bool>>("convert_bool")?.unwrap_or(false);
+    kwargs.assert_all_used()?;
+    let word = value.as_str().filter(|_| convert).map(str::to_lowercase);
+    Ok(match word.as_deref() {
+        Some("yes" | "on" | "1" | "true" | "t" | "y") => true,
+        Some("no" | "off" | "0" | "false" | "f" | "n") => false,
+        _ => value.is_true(),
+    })
+}
+
+/// A directory on another filesystem than the one above it.
+fn is_mount(path: &str) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(here) = std::fs::symlink_metadata(path) else {
+        return false;
+    };
+    match std::fs::symlink_metadata(format!("{path}/..")) {
+        Ok(above) => here.is_dir() && (here.dev() != above.dev() || here.ino() == above.ino()),
+        Err(_) => false,
+    }
+}
 
 pub(super) fn add_to(environment: &mut Environment<'static>) {
     for name in ["changed", "change"] {
@@ -113,8 +141,23 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
         }
         Ok(container.try_iter()?.any(|known| known == item))
     });
-    environment.add_test("truthy", |value: Value| value.is_true());
-    environment.add_test("falsy", |value: Value| !value.is_true());
+    environment.add_test("truthy", |value: Value, kwargs: Kwargs| {
+        truthy(&value, &kwargs)
+    });
+    environment.add_test("falsy", |value: Value, kwargs: Kwargs| {
+        truthy(&value, &kwargs).map(|truth| !truth)
+    });
+    environment.add_test("abs", |path: String| path.starts_with('/'));
+    environment.add_test("mount", |path: String| is_mount(&path));
+    environment.add_test("same_file", |one: String, other: String| {
+        let real = |path: &str| std::fs::canonicalize(path).ok();
+        real(&one).is_some() && real(&one) == real(&other)
+    });
+    environment.add_test("url", |text: Value| {
+        let text = text.as_str().unwrap_or_default();
+        let (scheme, rest) = text.split_once("://").unwrap_or_default();
+        !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric()) && !rest.is_empty()
+    });
     environment.add_test("all", |list: Value| {
         Ok::<_, Error>(list.try_iter()?.all(|item| item.is_true()))
     });

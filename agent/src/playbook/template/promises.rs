@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Scope, Templates, is_omitted};
+use super::{Scope, Syntax, Templates, is_omitted};
 use crate::playbook::fixtures::node;
 use crate::playbook::model::{NodeKind, Vars};
 
@@ -170,8 +170,8 @@ secret: hunter2
             "1:14 `from_json` is given something that is not JSON",
         ),
         (
-            "'{{ lookup(\"env\", \"HOME\") }}'",
-            "1:5 lookups are not supported here = pass the value in with `-e`, or read it with a task and `register`",
+            "'{{ lookup(\"pipe\", \"id\") }}'",
+            "1:5 there is no lookup `pipe` here: file, env, vars, first_found, fileglob, dict, items, flattened and list are known; what a program prints is a `command` with `register`",
         ),
         (
             "'{{ n + }}'",
@@ -377,9 +377,10 @@ fn a_template_file_has_escapes_and_places() {
     let rendered = templates.render_file(
         &file("{{ x }}{{ '\\t' }}|\n{% if x %}\ny\n{% endif %}\n"),
         &scope,
+        &Syntax::default(),
     );
     assert_eq!(rendered.ok().as_deref(), Some("1\t|\ny\n"));
-    let failed = templates.render_file(&file("a\nb {{ y }}\n"), &scope);
+    let failed = templates.render_file(&file("a\nb {{ y }}\n"), &scope, &Syntax::default());
     assert_eq!(
         failed.map_err(|problem| problem.at.to_string()),
         Err("a.j2:2:6".to_owned())

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::value::from_json;
 use crate::playbook::model::{Node, Vars};
+use crate::source::Location;
 
 /// A variable's value, ready or still to be rendered.
 pub(super) enum Variable {
@@ -172,6 +173,16 @@ impl Scope {
         let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
         facts.version += 1;
         facts.variables.insert(name.into(), Variable::ready(value));
+    }
+
+    /// Sets facts whose texts may hold templates, rendered when they are needed; `at` is what to blame.
+    pub fn set_templates(&self, values: &Map<String, Value>, at: &Location) {
+        let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
+        facts.version += 1;
+        for (name, value) in values {
+            let node = Node::of_value(value, at);
+            facts.variables.insert(name.clone(), Variable::node(&node));
+        }
     }
 
     /// Forgets a fact.

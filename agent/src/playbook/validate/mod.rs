@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use self::names::Names;
 use super::load::{LoadOptions, load_what_can_be};
-use super::model::{Block, Item, Node, NodeKind, PROBE, Play, Playbook, Task};
+use super::model::{Block, Item, Loop, Node, NodeKind, PROBE, Play, Playbook, Task};
 use super::template::{Templates, is_template};
 use crate::modules::Kind;
 use crate::source::{Location, Problem, closest};
@@ -248,7 +248,12 @@ impl Validator {
         services: &mut HashMap<String, Location>,
     ) {
         let (guarded, local) = (self.guarded.len(), self.local.len());
-        self.common(&block.common, &[]);
+        let mut loop_names: Vec<&str> = Vec::new();
+        if let Some(repeat) = &block.r#loop {
+            loop_names.extend(names_of(repeat));
+            self.templates_in(&repeat.items, false);
+        }
+        self.common(&block.common, &loop_names);
         for service in &block.services {
             if let Some(first) = services.get(&service.name) {
                 let message = format!(
@@ -300,6 +305,7 @@ impl Validator {
             &common.r#become,
             &common.ignore_errors,
             &common.check_mode,
+            &common.diff,
         ];
         for node in nodes.into_iter().flatten() {
             self.templates_in(node, false);
@@ -310,8 +316,7 @@ impl Validator {
         let (guarded, local) = (self.guarded.len(), self.local.len());
         let mut loop_names: Vec<&str> = Vec::new();
         if let Some(repeat) = &task.r#loop {
-            loop_names.push(&repeat.loop_var);
-            loop_names.extend(repeat.index_var.as_deref());
+            loop_names.extend(names_of(repeat));
             self.templates_in(&repeat.items, false);
         }
         self.common(&task.common, &loop_names);
@@ -464,6 +469,14 @@ impl Validator {
             _ => self.templates_in(node, false),
         }
     }
+}
+
+/// Names that a loop defines.
+fn names_of(repeat: &Loop) -> impl Iterator<Item = &str> {
+    let extended = repeat.extended.then_some("ansible_loop");
+    std::iter::once(repeat.loop_var.as_str())
+        .chain(repeat.index_var.as_deref())
+        .chain(extended)
 }
 
 #[cfg(test)]

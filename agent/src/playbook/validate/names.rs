@@ -11,18 +11,35 @@ use crate::source::closest;
 /// Names that the agent itself defines.
 const MAGIC: &[&str] = &[
     "ansible_check_mode",
+    "ansible_diff_mode",
     "ansible_failed_result",
     "ansible_failed_task",
     "ansible_host",
     "ansible_loop_var",
+    "ansible_play_batch",
+    "ansible_play_hosts",
+    "ansible_play_hosts_all",
     "ansible_play_name",
+    "ansible_run_tags",
+    "ansible_skip_tags",
+    "ansible_verbosity",
     "group_names",
     "groups",
+    "hostvars",
     "inventory_hostname",
     "inventory_hostname_short",
     "omit",
+    "play_hosts",
     "playbook_dir",
     "vars",
+];
+
+/// What `getent` may set.
+const GETENT: &[&str] = &[
+    "getent_passwd",
+    "getent_group",
+    "getent_hosts",
+    "getent_services",
 ];
 
 /// The names of a playbook.
@@ -70,8 +87,14 @@ impl Names {
 
     fn defined_by(&mut self, task: &Task) {
         self.global.extend(task.register.clone());
-        if task.module.name == "include_vars" {
-            self.open = true;
+        match task.module.name {
+            "include_vars" => self.open = true,
+            "setup" | "getent" => {
+                self.global.insert("ansible_facts".to_owned());
+                let names = crate::modules::system::FACTS.iter().chain(GETENT);
+                self.global.extend(names.map(|name| (*name).to_owned()));
+            }
+            _ => {}
         }
         if task.module.name != "set_fact" {
             return;
@@ -110,6 +133,9 @@ impl Names {
                     Item::Task(task) => of_task(task, names),
                     Item::Block(block) => {
                         vars(&block.common, names);
+                        if let Some(repeat) = &block.r#loop {
+                            names.extend(super::names_of(repeat).map(str::to_owned));
+                        }
                         for list in [&block.block, &block.rescue, &block.always] {
                             walk(list, names);
                         }
@@ -120,8 +146,7 @@ impl Names {
         fn of_task(task: &Task, names: &mut Vec<String>) {
             vars(&task.common, names);
             if let Some(repeat) = &task.r#loop {
-                names.push(repeat.loop_var.clone());
-                names.extend(repeat.index_var.clone());
+                names.extend(super::names_of(repeat).map(str::to_owned));
             }
         }
         let mut names = Vec::new();

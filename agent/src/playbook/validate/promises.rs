@@ -134,17 +134,21 @@ fn wrong_keywords_and_modules_get_a_suggestion() {
         &[
             "4:7 `async` is not supported here = leave it out: long work shows its progress and \
              survives a lost connection",
-            "5:7 `delegate_to` is not supported here = give the task a play of its own with the \
-             right `hosts`",
+            "5:20 only `delegate_to: localhost` is supported here = the agent works on the host it \
+             runs on",
         ],
     );
     assert_wrong(
-        "- action: command ls",
-        &["3:7 `action` is not supported here = write the module's name as the key: `copy: {…}`"],
+        "- action: {a: 1}",
+        &[
+            "3:7 `action` does not say which module = write the module's name as the key: `copy: {…}`",
+        ],
     );
     assert_wrong(
-        "- command: ls\n  with_dict: {}",
-        &["4:7 `with_dict` is not supported here = use `loop`, or `with_items`"],
+        "- command: ls\n  with_lines: date",
+        &[
+            "4:7 `with_lines` is not supported here = use `loop` with a list; `lookup('file', …)` reads a file",
+        ],
     );
     assert_wrong(
         "- block: []\n  loop: [1]",
@@ -486,4 +490,48 @@ proptest::proptest! {
         let _ = wrong(&text);
         let _ = wrong(&format!("- hosts: all\n  tasks:\n    - {text}"));
     }
+}
+
+#[test]
+fn what_makes_no_difference_on_one_host_is_accepted_and_old_forms_are_understood() {
+    let none: Vec<String> = Vec::new();
+    let play = "- hosts: all\n  serial: 1\n  strategy: free\n  any_errors_fatal: true\n  tasks:\n";
+    for task in [
+        "- command: ls\n      run_once: true\n      delegate_to: localhost\n      become_user: root",
+        "- action: command ls",
+        "- local_action: {module: command, cmd: ls}",
+        "- command: ls {{ item.key }}\n      with_dict: {a: 1}",
+        "- command: ls {{ ansible_loop.index }}\n      loop: [1]\n      loop_control: {extended: true}",
+    ] {
+        assert_eq!(wrong(&format!("{play}    {task}\n")), none, "{task}");
+    }
+}
+
+#[test]
+fn an_include_may_loop_and_its_tasks_know_the_item() {
+    let outcome = checked(&[
+        (
+            "p.yml",
+            "- hosts: all\n  tasks:\n    - include_tasks: t.yml\n      loop: [a]\n      \
+             loop_control: {loop_var: thing}\n",
+        ),
+        ("t.yml", "- command: ls {{ thing }}\n"),
+    ]);
+    let found = outcome.expect("it is sound");
+    let Item::Block(block) = &found.playbook.plays[0].items[0] else {
+        panic!("an include is a block")
+    };
+    assert!(block.dynamic && block.r#loop.is_some());
+    let imported = wrong("- hosts: all\n  tasks:\n    - import_tasks: t.yml\n      loop: [a]\n");
+    assert!(imported[0].contains("use `include_tasks`"), "{imported:?}");
+}
+
+#[test]
+fn who_asks_for_variables_says_for_which() {
+    assert_eq!(
+        wrong("- hosts: all\n  vars_prompt: [{prompt: Which}]\n  tasks: []\n"),
+        ["2:17 this does not say which variable is asked for"]
+    );
+    let used = "- hosts: all\n  vars_prompt: [{name: site, private: no}]\n  tasks:\n    - command: ls {{ site }}\n";
+    assert_eq!(wrong(used), Vec::<String>::new());
 }

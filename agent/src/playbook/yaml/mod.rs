@@ -16,15 +16,27 @@ use self::places::Places;
 use self::reader::{Raw, RawKind, Reader, Typing};
 use super::model::{Node, NodeKind};
 use super::scalar::{Plain, resolve};
-use crate::source::{Problem, SourceFile};
+use crate::source::{Location, Problem, SourceFile};
+use crate::vault::{Vault, VaultError};
 
 /// Reads a YAML file that holds exactly one document.
 ///
 /// # Errors
 /// Everything that is wrong with the text, each with its place.
 pub fn parse(file: &Arc<SourceFile>) -> Result<Node, Vec<Problem>> {
+    parse_with(file, &Vault::default())
+}
+
+/// Reads a YAML file whose values, or all of it, may be encrypted.
+///
+/// # Errors
+/// As [`parse`], and when something stays encrypted.
+pub fn parse_with(file: &Arc<SourceFile>, vault: &Vault) -> Result<Node, Vec<Problem>> {
+    if Vault::is_encrypted(&file.text) {
+        return encrypted(file, vault);
+    }
     let places = Places::new(file);
-    let root = Reader::new(&places).document()?;
+    let root = Reader::new(&places, vault).document()?;
     let values: Yaml = serde_yaml::from_str(&file.text).map_err(|error| {
         let at = error.location().map_or_else(
             || places.file_start(),
@@ -38,6 +50,53 @@ pub fn parse(file: &Arc<SourceFile>) -> Result<Node, Vec<Problem>> {
         (Some(node), true) => Ok(node),
         _ => Err(problems),
     }
+}
+
+/// A file that is encrypted as a whole. What is inside has no place that could be shown: every node is at
+/// the file's first line.
+fn encrypted(file: &Arc<SourceFile>, vault: &Vault) -> Result<Node, Vec<Problem>> {
+    let at = Location {
+        file: Arc::clone(file),
+        start: 0,
+        end: file.text.find('\n').unwrap_or(file.text.len()),
+    };
+    let plain = vault
+        .open(&file.text)
+        .map_err(|error| vec![locked(&at, &error)])?;
+    let inner = Arc::new(SourceFile {
+        path: file.path.clone(),
+        text: plain,
+    });
+    let node = parse(&inner).map_err(|problems| {
+        let first = problems.first().map(|problem| problem.at.line_column());
+        let (line, column) = first.unwrap_or_default();
+        vec![
+            Problem::new(
+                "playbook::yaml_syntax",
+                &at,
+                format!("what is encrypted here is not valid YAML (line {line}, column {column})"),
+                "encrypted",
+            )
+            .with_help("look at it with `ansible-vault view`"),
+        ]
+    })?;
+    let value = node.to_value();
+    texts(&value, &mut |text| vault.remember(text));
+    Ok(Node::of_value(&value, &at))
+}
+
+fn texts(value: &Value, each: &mut dyn FnMut(&str)) {
+    match value {
+        Value::String(text) => each(text),
+        Value::Array(items) => items.iter().for_each(|item| texts(item, each)),
+        Value::Object(map) => map.values().for_each(|item| texts(item, each)),
+        _ => {}
+    }
+}
+
+/// Something that cannot be decrypted.
+fn locked(at: &Location, error: &VaultError) -> Problem {
+    Problem::new("playbook::vault", at, error.to_string(), "encrypted").with_help(error.help())
 }
 
 /// Writes a value as block-style YAML, keys sorted as Ansible's filters do.
@@ -83,6 +142,10 @@ impl Raw {
                 // Unfit numbers have been refused before.
                 Plain::Text | Plain::Unfit(_) => NodeKind::String(text.clone()),
             },
+            RawKind::Scalar {
+                text,
+                typing: Typing::Secret,
+            } => NodeKind::String(text.clone()),
             RawKind::Scalar { text, .. } => match untagged(value) {
                 Yaml::String(value) if value == text => NodeKind::String(value.clone()),
                 _ => return self.disagree(problems),

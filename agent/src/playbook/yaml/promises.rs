@@ -77,7 +77,7 @@ fn wrong_texts_are_refused_at_their_place() {
         ("# nothing\n", "1:1 the file is empty"),
         (
             "a: !vault |\n  x\n",
-            "1:4 the tag `!vault` is not supported here = keep the secret in a file of its own that only root may read, and name the variable under `secrets`",
+            "1:4 it is not what ansible-vault writes: it does not begin with `$ANSIBLE_VAULT;` = encrypt it again with `ansible-vault encrypt`",
         ),
         (
             "a: !unsafe x\n",

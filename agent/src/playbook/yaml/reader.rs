@@ -7,6 +7,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use super::places::Places;
 use crate::playbook::scalar::{Plain, resolve};
 use crate::source::{Location, Problem};
+use crate::vault::Vault;
 
 /// Deeper nesting is refused; reading and rendering go down recursively.
 const MAX_DEPTH: usize = 64;
@@ -34,11 +35,14 @@ pub(super) enum Typing {
     Plain,
     /// Quoted, block or `!!str`: a text.
     Text,
+    /// `!vault`: a text that was decrypted.
+    Secret,
 }
 
 /// Reads the events of a text into [`Raw`] nodes.
 pub(super) struct Reader<'a> {
     places: &'a Places,
+    vault: &'a Vault,
     events: Vec<(Event<'a>, Span)>,
     next: usize,
     anchors: HashMap<usize, (Raw, usize)>,
@@ -51,9 +55,10 @@ pub(super) struct Reader<'a> {
 type Stop = Option<Problem>;
 
 impl<'a> Reader<'a> {
-    pub fn new(places: &'a Places) -> Self {
+    pub fn new(places: &'a Places, vault: &'a Vault) -> Self {
         Self {
             places,
+            vault,
             events: Vec::new(),
             next: 0,
             anchors: HashMap::new(),
@@ -168,6 +173,11 @@ impl<'a> Reader<'a> {
         let (raw, anchor) = match event {
             Event::Alias(id) => return self.alias(id, &at),
             Event::Scalar(text, style, anchor, tag) => {
+                if let Some(tag) = tag.as_deref()
+                    && ["!vault", "!vault-encrypted"].contains(&tag.to_string().as_str())
+                {
+                    return Ok(self.secret(&text, at));
+                }
                 let typing = self.scalar_typing(style, tag.as_deref(), &at);
                 if typing == Typing::Plain
                     && let Plain::Unfit(reason) = resolve(&text)
@@ -366,6 +376,25 @@ impl<'a> Reader<'a> {
         None
     }
 
+    /// A value that is encrypted by itself.
+    fn secret(&mut self, text: &str, at: Location) -> Raw {
+        let text = match self.vault.open(text) {
+            Ok(plain) => {
+                self.vault.remember(&plain);
+                plain
+            }
+            Err(error) => {
+                self.problems.push(super::locked(&at, &error));
+                String::new()
+            }
+        };
+        let kind = RawKind::Scalar {
+            text,
+            typing: Typing::Secret,
+        };
+        Raw { kind, at }
+    }
+
     fn scalar_typing(&mut self, style: ScalarStyle, tag: Option<&Tag>, at: &Location) -> Typing {
         match tag {
             Some(tag) if tag.is_yaml_core_schema() => match tag.suffix.as_str() {
@@ -398,10 +427,6 @@ impl<'a> Reader<'a> {
             tag.to_string()
         };
         let help = match name.as_str() {
-            "!vault" | "!vault-encrypted" => Some(
-                "keep the secret in a file of its own that only root may read, and name the \
-                 variable under `secrets`",
-            ),
             "!unsafe" => Some("wrap the text in {% raw %} … {% endraw %} instead"),
             _ => None,
         };

@@ -138,31 +138,63 @@ fn items2dict(list: Value, kwargs: Kwargs) -> Result<Value, Error> {
 
 fn combine(base: Value, others: Rest<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let recursive = kwargs.get::<Option<bool>>("recursive")?.unwrap_or(false);
+    let lists = kwargs.get::<Option<String>>("list_merge")?;
+    let lists = lists.unwrap_or_else(|| "replace".into());
     kwargs
         .assert_all_used()
-        .map_err(|_| say("`combine` takes mappings and `recursive`"))?;
+        .map_err(|_| say("`combine` takes mappings, `recursive` and `list_merge`"))?;
+    let known = [
+        "replace",
+        "keep",
+        "append",
+        "prepend",
+        "append_rp",
+        "prepend_rp",
+    ];
+    if !known.contains(&lists.as_str()) {
+        return Err(say(format!("`list_merge` is one of {}", known.join(", "))));
+    }
     let mut result = base;
     entries(&result, "combine")?;
     for other in others.iter() {
         if other.kind() == ValueKind::Seq {
             for item in items(other, "combine")? {
-                result = merge(&result, &item, recursive)?;
+                result = merge(&result, &item, recursive, &lists)?;
             }
         } else {
-            result = merge(&result, other, recursive)?;
+            result = merge(&result, other, recursive, &lists)?;
         }
     }
     Ok(result)
 }
 
-fn merge(base: &Value, over: &Value, recursive: bool) -> Result<Value, Error> {
+/// What becomes of a list that both have; `_rp`: what both have is taken from the second.
+fn merge_lists(old: Vec<Value>, new: Vec<Value>, how: &str) -> Vec<Value> {
+    let not_in = |list: &[Value], other: &[Value]| -> Vec<Value> {
+        let kept = list.iter().filter(|item| !other.contains(item));
+        kept.cloned().collect()
+    };
+    match how {
+        "keep" => old,
+        "append" => [old, new].concat(),
+        "prepend" => [new, old].concat(),
+        "append_rp" => [not_in(&old, &new), new].concat(),
+        "prepend_rp" => [new.clone(), not_in(&old, &new)].concat(),
+        _ => new,
+    }
+}
+
+fn merge(base: &Value, over: &Value, recursive: bool, lists: &str) -> Result<Value, Error> {
     let mut merged = entries(base, "combine")?;
     for (key, value) in entries(over, "combine")? {
         match merged.iter_mut().find(|(known, _)| *known == key) {
             Some((_, old))
                 if recursive && old.kind() == ValueKind::Map && value.kind() == ValueKind::Map =>
             {
-                *old = merge(old, &value, true)?;
+                *old = merge(old, &value, true, lists)?;
+            }
+            Some((_, old)) if old.kind() == ValueKind::Seq && value.kind() == ValueKind::Seq => {
+                *old = merge_lists(items(old, "combine")?, items(&value, "combine")?, lists).into();
             }
             Some((_, old)) => *old = value,
             None => merged.push((key, value)),

@@ -1,6 +1,5 @@
 //! Filters between values and texts: JSON, YAML, numbers, booleans, defaults.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use minijinja::value::{Kwargs, ValueKind};
@@ -9,6 +8,7 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 use super::super::error::say;
 use super::super::value::{from_json, to_json};
 use crate::playbook::yaml;
+use crate::python_json;
 use crate::source::SourceFile;
 
 pub(super) fn add_to(environment: &mut Environment<'static>) {
@@ -19,13 +19,13 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter("ternary", ternary);
     environment.add_filter("type_debug", type_debug);
     environment.add_filter("to_json", |value: Value| {
-        json(&value).map(|value| write_json(&value, None, false))
+        json(&value).map(|value| python_json::write(&value, None, false))
     });
     environment.add_filter("to_nice_json", |value: Value, kwargs: Kwargs| {
         let indent = kwargs.get::<Option<usize>>("indent")?.unwrap_or(4);
         let sorted = kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(true);
         kwargs.assert_all_used()?;
-        json(&value).map(|value| write_json(&value, Some(indent.min(16)), sorted))
+        json(&value).map(|value| python_json::write(&value, Some(indent.min(16)), sorted))
     });
     environment.add_filter("from_json", |text: String| {
         serde_json::from_str(&text)
@@ -171,83 +171,4 @@ pub(super) fn json(value: &Value) -> Result<serde_json::Value, Error> {
             say(format!("this has no JSON form: {reason}"))
         }
     })
-}
-
-/// Writes JSON as Python's `json.dumps` does: a space behind `:` and `,`, ASCII only.
-fn write_json(value: &serde_json::Value, indent: Option<usize>, sorted: bool) -> String {
-    let mut text = String::new();
-    put(value, indent, sorted, 0, &mut text);
-    text
-}
-
-fn put(
-    value: &serde_json::Value,
-    indent: Option<usize>,
-    sorted: bool,
-    depth: usize,
-    text: &mut String,
-) {
-    let line = |depth: usize, text: &mut String| {
-        if let Some(indent) = indent {
-            text.push('\n');
-            text.extend(std::iter::repeat_n(' ', indent * depth));
-        }
-    };
-    let separator = if indent.is_some() { "," } else { ", " };
-    match value {
-        serde_json::Value::String(content) => put_text(content, text),
-        serde_json::Value::Array(items) if !items.is_empty() => {
-            text.push('[');
-            for (index, item) in items.iter().enumerate() {
-                if index > 0 {
-                    text.push_str(separator);
-                }
-                line(depth + 1, text);
-                put(item, indent, sorted, depth + 1, text);
-            }
-            line(depth, text);
-            text.push(']');
-        }
-        serde_json::Value::Object(map) if !map.is_empty() => {
-            let mut entries: Vec<_> = map.iter().collect();
-            if sorted {
-                entries.sort_by_key(|(key, _)| key.as_str());
-            }
-            text.push('{');
-            for (index, (key, item)) in entries.into_iter().enumerate() {
-                if index > 0 {
-                    text.push_str(separator);
-                }
-                line(depth + 1, text);
-                put_text(key, text);
-                text.push_str(": ");
-                put(item, indent, sorted, depth + 1, text);
-            }
-            line(depth, text);
-            text.push('}');
-        }
-        other => text.push_str(&other.to_string()),
-    }
-}
-
-fn put_text(content: &str, text: &mut String) {
-    text.push('"');
-    for character in content.chars() {
-        match character {
-            '"' => text.push_str("\\\""),
-            '\\' => text.push_str("\\\\"),
-            '\n' => text.push_str("\\n"),
-            '\r' => text.push_str("\\r"),
-            '\t' => text.push_str("\\t"),
-            ' '..='~' => text.push(character),
-            _ => {
-                let mut units = [0; 2];
-                for unit in character.encode_utf16(&mut units) {
-                    // Writing to a String cannot fail.
-                    let _ = write!(text, "\\u{unit:04x}");
-                }
-            }
-        }
-    }
-    text.push('"');
 }

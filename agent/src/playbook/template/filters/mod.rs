@@ -2,6 +2,7 @@
 
 mod collections;
 mod data;
+mod more;
 mod texts;
 
 pub(super) use self::texts::pattern;
@@ -18,8 +19,12 @@ pub(super) const FILTERS: &[&str] = &[
     "batch",
     "bool",
     "capitalize",
+    "center",
     "chain",
+    "checksum",
+    "combinations",
     "combine",
+    "comment",
     "count",
     "d",
     "default",
@@ -29,6 +34,8 @@ pub(super) const FILTERS: &[&str] = &[
     "dirname",
     "e",
     "escape",
+    "expanduser",
+    "extract",
     "filesizeformat",
     "first",
     "flatten",
@@ -50,23 +57,31 @@ pub(super) const FILTERS: &[&str] = &[
     "length",
     "lines",
     "list",
+    "log",
     "lower",
     "mandatory",
     "map",
     "max",
     "md5",
     "min",
+    "normpath",
     "path_join",
+    "permutations",
+    "pow",
     "pprint",
+    "product",
     "quote",
+    "realpath",
     "regex_escape",
     "regex_findall",
     "regex_replace",
     "regex_search",
     "reject",
     "rejectattr",
+    "relpath",
     "replace",
     "reverse",
+    "root",
     "round",
     "safe",
     "select",
@@ -77,7 +92,9 @@ pub(super) const FILTERS: &[&str] = &[
     "split",
     "splitext",
     "splitlines",
+    "strftime",
     "string",
+    "subelements",
     "sum",
     "symmetric_difference",
     "ternary",
@@ -88,16 +105,22 @@ pub(super) const FILTERS: &[&str] = &[
     "to_yaml",
     "tojson",
     "trim",
+    "truncate",
     "type_debug",
     "union",
     "unique",
     "upper",
+    "urlencode",
+    "urlsplit",
+    "wordcount",
     "zip",
+    "zip_longest",
 ];
 
 pub(super) fn add_to(environment: &mut Environment<'static>) {
     collections::add_to(environment);
     data::add_to(environment);
+    more::add_to(environment);
     texts::add_to(environment);
 }
 

@@ -6,10 +6,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use minijinja::value::{Kwargs, Rest};
 use minijinja::{Environment, Error, Value};
-use regex::{Captures, Regex, RegexBuilder};
+use regex::{Captures, Regex};
 use sha1::Digest;
 
 use super::super::error::say;
+use crate::python_regex::{self, expand};
 
 pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter("basename", |path: String| {
@@ -84,19 +85,10 @@ pub(in crate::playbook::template) fn pattern(
     ignorecase: bool,
     multiline: bool,
 ) -> Result<Regex, Error> {
-    // Python's `\Z` is the very end.
-    let source = source.replace(r"\Z", r"\z");
-    RegexBuilder::new(&source)
-        .case_insensitive(ignorecase)
-        .multi_line(multiline)
-        .build()
-        .map_err(|error| match error {
-            regex::Error::Syntax(_) => say(
-                "the regular expression is not valid (look-around and back-references are not \
-                 supported)",
-            ),
-            _ => say("the regular expression is too large"),
-        })
+    python_regex::build(source, |builder| {
+        builder.case_insensitive(ignorecase).multi_line(multiline);
+    })
+    .map_err(say)
 }
 
 fn options(kwargs: &Kwargs) -> Result<(bool, bool), Error> {
@@ -120,47 +112,6 @@ fn regex_replace(
         expand(&replacement, found)
     });
     Ok(replaced.into_owned())
-}
-
-/// Fills Python's `\1`, `\g<1>` and `\g<name>`.
-fn expand(replacement: &str, found: &Captures<'_>) -> String {
-    let mut text = String::with_capacity(replacement.len());
-    let mut rest = replacement;
-    while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
-        let escape = &rest[at + 1..];
-        let group = |name: &str| {
-            name.parse::<usize>()
-                .map_or_else(|_| found.name(name), |index| found.get(index))
-                .map_or("", |group| group.as_str())
-        };
-        let digits = escape
-            .bytes()
-            .take(2)
-            .take_while(u8::is_ascii_digit)
-            .count();
-        if digits > 0 {
-            text.push_str(group(&escape[..digits]));
-            rest = &escape[digits..];
-        } else if let Some((name, after)) = escape
-            .strip_prefix("g<")
-            .and_then(|named| named.split_once('>'))
-        {
-            text.push_str(group(name));
-            rest = after;
-        } else {
-            let mut characters = escape.chars();
-            match characters.next() {
-                Some('n') => text.push('\n'),
-                Some('t') => text.push('\t'),
-                Some('\\') | None => text.push('\\'),
-                Some(other) => text.extend(['\\', other]),
-            }
-            rest = characters.as_str();
-        }
-    }
-    text.push_str(rest);
-    text
 }
 
 /// Returns the match, or the named groups (`\1`, `\g<name>`) as a list, or none.
@@ -224,7 +175,7 @@ fn b64decode(text: String) -> Result<String, Error> {
     String::from_utf8(bytes).map_err(|_| say("`b64decode` gives something that is not UTF-8 text"))
 }
 
-fn hash(text: &str, kind: &str) -> Result<String, Error> {
+pub(super) fn hash(text: &str, kind: &str) -> Result<String, Error> {
     match kind {
         "sha1" => Ok(hex::encode(sha1::Sha1::digest(text))),
         "sha224" => Ok(hex::encode(sha2::Sha224::digest(text))),

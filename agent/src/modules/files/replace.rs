@@ -1,0 +1,183 @@
+//! `replace`: every match of an expression in a text file.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use regex::Captures;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::edit::{self, Edit, Edited, Options, editing_module};
+use super::error::{FilesError, FilesResult};
+use super::mode::Mode;
+use crate::modules::{
+    Effort, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule, Undo,
+};
+use crate::python_regex::{build, expand};
+
+/// Replaces every match of a regular expression in a text file.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceModule {
+    /// The file.
+    #[serde(alias = "dest", alias = "destfile", alias = "name")]
+    #[schemars(extend("aliases" = ["dest", "destfile", "name"]))]
+    path: PathBuf,
+    /// The regular expression; `^` and `$` match at each line.
+    regexp: String,
+    /// What stands for each match; `\1` and `\g<name>` are its groups. Default: nothing, the matches go.
+    #[serde(default)]
+    replace: String,
+    /// Only what stands behind the first match of this expression.
+    #[serde(default)]
+    after: Option<String>,
+    /// Only what stands before the first match of this expression (behind `after`, where that is given).
+    #[serde(default)]
+    before: Option<String>,
+    /// Keeps what was there under a name with the time. Default: false.
+    #[serde(default)]
+    backup: bool,
+    /// Command that must accept the new content before it replaces the old; `%s` is its path.
+    #[serde(default)]
+    validate: Option<String>,
+    /// Mode: `0644`, `"0644"` or `u=rw,g=r`.
+    #[serde(default)]
+    mode: Option<Mode>,
+    /// Owner, a name or number.
+    #[serde(default)]
+    owner: Option<String>,
+    /// Group, a name or number.
+    #[serde(default)]
+    group: Option<String>,
+    /// Accepted where it is UTF-8, which all text is taken for.
+    #[serde(default)]
+    encoding: Option<String>,
+}
+
+impl Edit for ReplaceModule {
+    fn options(&self) -> Options<'_> {
+        Options {
+            path: &self.path,
+            mode: self.mode.as_ref(),
+            owner: self.owner.as_deref(),
+            group: self.group.as_deref(),
+            backup: self.backup,
+            validate: self.validate.as_deref(),
+        }
+    }
+
+    fn edit(&self, old: Option<&str>) -> FilesResult<Edited> {
+        if let Some(encoding) = &self.encoding
+            && !["utf-8", "utf8"].contains(&encoding.to_ascii_lowercase().as_str())
+        {
+            return Err(FilesError::argument("`encoding`: only utf-8 is known").into());
+        }
+        let Some(old) = old else {
+            return self.missing();
+        };
+        let wrong = |argument: &'static str| {
+            move |reason| FilesError::argument(format!("`{argument}`: {reason}"))
+        };
+        let dots = |argument: &'static str, source: &str| {
+            build(source, |builder| {
+                builder.dot_matches_new_line(true);
+            })
+            .map_err(wrong(argument))
+        };
+        let mut section = 0..old.len();
+        let mut outside = false;
+        if let Some(after) = &self.after {
+            match dots("after", after)?.find(old) {
+                Some(found) => section.start = found.end(),
+                None => outside = true,
+            }
+        }
+        if let (Some(before), false) = (&self.before, outside) {
+            match dots("before", before)?.find(&old[section.clone()]) {
+                Some(found) => section.end = section.start + found.start(),
+                None => outside = true,
+            }
+        }
+        if outside {
+            return Ok(Edited {
+                text: Some(old.to_owned()),
+                message: "Pattern for before/after params did not match the given file".into(),
+                found: None,
+            });
+        }
+        let regexp = build(&self.regexp, |builder| {
+            builder.multi_line(true);
+        })
+        .map_err(wrong("regexp"))?;
+        let mut count = 0_u64;
+        let replaced = regexp.replace_all(&old[section.clone()], |found: &Captures<'_>| {
+            count += 1;
+            expand(&self.replace, found)
+        });
+        let text = format!("{}{replaced}{}", &old[..section.start], &old[section.end..]);
+        Ok(Edited {
+            message: if text == old {
+                String::new()
+            } else {
+                format!("{count} replacements made")
+            },
+            text: Some(text),
+            found: None,
+        })
+    }
+}
+
+editing_module!(ReplaceModule);
+
+impl TypedModule for ReplaceModule {
+    const NAME: &'static str = "replace";
+    const ALIASES: &'static [&'static str] = &["ansible.builtin.replace", "ansible.legacy.replace"];
+    const KIND: Kind = Kind::Converging;
+    const SUMMARY: &'static str = "Replaces every match of a regular expression in a text file";
+    const EXAMPLE: &'static str = "\
+- name: The archive's new name
+  replace:
+    path: /etc/hosts
+    regexp: \\bpacs-old\\b
+    replace: pacs-new
+";
+
+    fn undo(efforts: &[Effort<'_>]) -> Undo {
+        edit::undo(efforts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn edited(mut arguments: Value, old: &str) -> (String, String) {
+        arguments["path"] = "/x".into();
+        let module: ReplaceModule = serde_json::from_value(arguments).expect("arguments");
+        let edited = module.edit(Some(old)).expect("edits");
+        (edited.text.expect("text"), edited.message)
+    }
+
+    #[test]
+    fn every_line_is_looked_at_and_groups_are_filled() {
+        let arguments = json!({"regexp": "^a (\\d)$", "replace": "<\\1>"});
+        let (text, message) = edited(arguments.clone(), "a 1\nb 2\na 3\n");
+        assert_eq!(
+            (text.as_str(), message.as_str()),
+            ("<1>\nb 2\n<3>\n", "2 replacements made")
+        );
+        assert_eq!(edited(arguments, &text), (text, String::new()));
+    }
+
+    #[test]
+    fn only_the_section_is_touched_and_nothing_where_there_is_none() {
+        let arguments = json!({"regexp": "x", "replace": "y", "after": "^A\n", "before": "B"});
+        assert_eq!(edited(arguments.clone(), "A\nx\nB x\n").0, "A\ny\nB x\n");
+        let (text, message) = edited(arguments, "x\n");
+        assert_eq!(text, "x\n");
+        assert!(message.starts_with("Pattern for before/after"), "{message}");
+    }
+}

@@ -1,0 +1,58 @@
+//! Modules for the host as a whole: facts, users, packages, services.
+
+mod apt;
+mod facts;
+mod getent;
+mod group;
+mod program;
+mod setup;
+mod systemd;
+mod user;
+
+pub use facts::NAMES as FACTS;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::module::{ModuleSpec, spec_of};
+
+/// Whether something shall be there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Presence {
+    /// It shall.
+    #[default]
+    Present,
+    /// It shall not.
+    Absent,
+}
+
+impl Presence {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+/// Returns this family's modules.
+#[must_use]
+pub fn modules() -> Vec<ModuleSpec> {
+    vec![
+        spec_of::<apt::AptModule>(),
+        spec_of::<getent::GetentModule>(),
+        spec_of::<group::GroupModule>(),
+        spec_of::<setup::SetupModule>(),
+        spec_of::<systemd::SystemdServiceModule>(),
+        spec_of::<user::UserModule>(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn examples_build_and_arguments_are_described() {
+        crate::modules::files::assert_well_described(&super::modules());
+    }
+}

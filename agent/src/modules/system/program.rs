@@ -1,0 +1,68 @@
+//! Programs of the host that modules of this family work with.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::modules::control::ControlError;
+use crate::modules::control::process::{Ended, Invocation, run};
+use crate::modules::{ModuleError, TaskContext};
+
+/// Runs a program to its end, whatever its exit code.
+///
+/// # Errors
+/// It cannot be started, or cancelled.
+pub(super) async fn look(
+    ctx: &TaskContext,
+    words: &[&str],
+    environment: &[(&str, &str)],
+    stdin: Option<&str>,
+) -> Result<Ended, ModuleError> {
+    let (program, arguments) = words.split_first().unwrap_or((&"true", &[]));
+    // The output is read here, whatever the language of the host.
+    let mut all: BTreeMap<String, String> = ctx.environment.clone();
+    all.insert("LC_ALL".into(), "C".into());
+    for (name, value) in environment {
+        all.insert((*name).to_owned(), (*value).to_owned());
+    }
+    let invocation = Invocation {
+        program: OsString::from(program),
+        arguments: arguments.iter().map(OsString::from).collect(),
+        directory: PathBuf::from("/"),
+        environment: all,
+        stdin: stdin.map(str::to_owned),
+    };
+    run(&invocation, ctx).await
+}
+
+/// Runs a program that must succeed.
+///
+/// # Errors
+/// As [`look`], and when it ends with another code than zero.
+pub(super) async fn must(
+    ctx: &TaskContext,
+    words: &[&str],
+    environment: &[(&str, &str)],
+    stdin: Option<&str>,
+) -> Result<Ended, ModuleError> {
+    let ended = look(ctx, words, environment, stdin).await?;
+    if ended.rc == 0 {
+        return Ok(ended);
+    }
+    let line = words.join(" ");
+    let said = [&ended.stderr, &ended.stdout]
+        .into_iter()
+        .find_map(|text| text.lines().rfind(|line| !line.trim().is_empty()));
+    let message = match said {
+        Some(said) => format!("`{line}` ended with code {}: {}", ended.rc, said.trim()),
+        None => format!("`{line}` ended with code {}", ended.rc),
+    };
+    let result = json!({"rc": ended.rc, "stdout": ended.stdout, "stderr": ended.stderr});
+    Err(ControlError::NonZero {
+        message,
+        result: result.as_object().cloned().unwrap_or_default(),
+    }
+    .into())
+}
