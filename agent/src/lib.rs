@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod engine;
 pub mod event;
+pub mod inventory;
 pub mod modules;
 pub mod playbook;
 pub mod redact;
