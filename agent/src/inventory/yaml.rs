@@ -175,17 +175,29 @@ impl Reader<'_> {
         }
     }
 
-    fn group(&mut self, name: &str, at: &Location, node: &Node) -> Option<usize> {
-        if let Err(wrong) = names::check_group(name) {
-            self.problems
-                .push(problem("inventory::group_name", at, wrong));
-            return None;
+    fn group(&mut self, name: &str, at: &Location, node: &Node) {
+        if let Some(group) = self.declare(name, at) {
+            self.body(group, name, node);
         }
-        let group = self.draft.group(name);
-        let entries = match &node.kind {
-            NodeKind::Null => return Some(group),
-            _ => self.mapping(node, &format!("the group `{name}`"), SHAPE)?,
-        };
+    }
+
+    fn declare(&mut self, name: &str, at: &Location) -> Option<usize> {
+        match names::check_group(name) {
+            Ok(()) => Some(self.draft.group(name)),
+            Err(wrong) => {
+                self.problems
+                    .push(problem("inventory::group_name", at, wrong));
+                None
+            }
+        }
+    }
+
+    fn body(&mut self, group: usize, name: &str, node: &Node) {
+        if node.kind == NodeKind::Null {
+            return;
+        }
+        let what = format!("the group `{name}`");
+        let entries = self.mapping(node, &what, SHAPE).unwrap_or_default();
         for (key, at, node) in entries {
             match key.as_str() {
                 "hosts" => self.hosts(group, node),
@@ -210,7 +222,6 @@ impl Reader<'_> {
                 }
             }
         }
-        Some(group)
     }
 
     fn hosts(&mut self, group: usize, node: &Node) {
@@ -249,15 +260,15 @@ impl Reader<'_> {
     fn children(&mut self, parent: usize, parent_name: &str, node: &Node) {
         let help = "groups are keys: write `web:` in place of `- web`";
         for (name, at, node) in self.named(node, "`children`", help) {
-            let empty = Node {
-                kind: NodeKind::Null,
-                at: at.clone(),
-            };
-            let Some(child) = self.group(name, at, node.unwrap_or(&empty)) else {
+            let Some(child) = self.declare(name, at) else {
                 continue;
             };
+            // Before what is in it, so that a circle is shown where it closes.
             if !self.draft.child(parent, child) {
                 self.problems.push(circle(at, name, parent_name));
+            }
+            if let Some(node) = node {
+                self.body(child, name, node);
             }
         }
     }
