@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::mistake::Mistake;
 use super::model::Draft;
 use super::{UNGROUPED, literal, names, words, yaml};
 use crate::source::{Location, Problem, SourceFile, closest};
@@ -93,7 +94,7 @@ impl Reader<'_> {
             .and_then(|text| text.strip_suffix(']'))
         else {
             let message = "this section's `[` is not closed";
-            let problem = Problem::new("inventory::section", &at, message, "no `]`");
+            let problem = Mistake::Section.at(&at, message, "no `]`");
             return self.problem(
                 problem.with_help("write `[group]`, `[group:vars]` or `[group:children]`"),
             );
@@ -107,8 +108,7 @@ impl Reader<'_> {
                 let near = closest(other, ["hosts", "vars", "children"])
                     .map(|near| format!("did you mean `[{name}:{near}]`? "))
                     .unwrap_or_default();
-                let problem = Problem::new(
-                    "inventory::section",
+                let problem = Mistake::Section.at(
                     &at,
                     format!("a section cannot be of kind `{other}`"),
                     "not known",
@@ -120,8 +120,7 @@ impl Reader<'_> {
             }
         };
         if let Err(wrong) = names::check_group(name) {
-            let problem = Problem::new("inventory::group_name", &at, wrong.what, "here");
-            return self.problem(problem.with_help(wrong.help));
+            return self.problem(Mistake::GroupName.of(&at, wrong));
         }
         self.group = name.to_owned();
         self.kind = kind;
@@ -168,8 +167,7 @@ impl Reader<'_> {
     fn child(&mut self, name: &str, start: usize) {
         let at = self.at(start, start + name.len());
         if let Err(wrong) = names::check_group(name) {
-            let problem = Problem::new("inventory::group_name", &at, wrong.what, "here");
-            return self.problem(problem.with_help(wrong.help));
+            return self.problem(Mistake::GroupName.of(&at, wrong));
         }
         let parent_name = self.group.clone();
         let parent = self.draft.group(&parent_name);
@@ -191,7 +189,7 @@ impl Reader<'_> {
         let at = self.at(start, start + text.len());
         let Some((name, value)) = text.split_once('=') else {
             let message = format!("a line below `[{}:vars]` is `name=value`", self.group);
-            let problem = Problem::new("inventory::syntax", &at, message, "no `=`");
+            let problem = Mistake::Syntax.at(&at, message, "no `=`");
             return self.problem(problem.with_help(format!(
                 "write `name=value`; hosts go below `[{}]`",
                 self.group
@@ -200,8 +198,7 @@ impl Reader<'_> {
         let name = name.trim_end();
         let name_at = self.at(start, start + name.len());
         if let Err(wrong) = names::check_variable(name) {
-            let problem = Problem::new("inventory::variable_name", &name_at, wrong.what, "here");
-            return self.problem(problem.with_help(wrong.help));
+            return self.problem(Mistake::VariableName.of(&name_at, wrong));
         }
         let key = (self.group.clone(), name.to_owned());
         if let Some(first) = self.set.get(&key) {
@@ -209,7 +206,7 @@ impl Reader<'_> {
                 "`{name}` stands twice for `{}`, first at {first}",
                 self.group
             );
-            let problem = Problem::new("inventory::twice", &name_at, message, "again");
+            let problem = Mistake::Twice.at(&name_at, message, "again");
             return self.problem(problem.with_help("keep one of the two"));
         }
         self.set.insert(key, name_at.clone());
@@ -229,12 +226,12 @@ impl Reader<'_> {
     fn set_variable(&mut self, group: usize, name: &str, value: Value, at: &Location) {
         if let Err(what) = self.draft.group_var(group, name, value) {
             let message = format!("`{name}` {what}");
-            self.problem(Problem::new("inventory::priority", at, message, "here"));
+            self.problem(Mistake::Priority.at(at, message, "here"));
         }
     }
 
     fn unfit(&mut self, at: &Location, why: &'static str) {
-        let problem = Problem::new("inventory::value", at, why, "this value");
+        let problem = Mistake::Value.at(at, why, "this value");
         self.problem(
             problem.with_help("put it into quotes, and those into others: `name='\"…\"'`"),
         );
@@ -245,7 +242,7 @@ impl Reader<'_> {
             Ok(words) => words,
             Err(wrong) => {
                 let at = self.at(start + wrong.at, start + text.len());
-                let problem = Problem::new("inventory::syntax", &at, wrong.what, "from here on");
+                let problem = Mistake::Syntax.at(&at, wrong.what, "from here on");
                 return self.problem(problem.with_help(wrong.help));
             }
         };
@@ -260,19 +257,18 @@ impl Reader<'_> {
                     "expected `name=value` behind a host, and found `{}`",
                     word.text
                 );
-                let problem = Problem::new("inventory::syntax", &at, message, "no `=`");
+                let problem = Mistake::Syntax.at(&at, message, "no `=`");
                 self.problem(problem.with_help(
                     "no blanks around `=`, quotes around values with blanks, one host a line",
                 ));
                 return;
             };
             if let Err(wrong) = names::check_variable(name) {
-                let problem = Problem::new("inventory::variable_name", &at, wrong.what, "here");
-                self.problem(problem.with_help(wrong.help));
+                self.problem(Mistake::VariableName.of(&at, wrong));
             }
             if !names_seen.insert(name.to_owned()) {
                 let message = format!("`{name}` stands twice on this line");
-                let problem = Problem::new("inventory::twice", &at, message, "again");
+                let problem = Mistake::Twice.at(&at, message, "again");
                 self.problem(problem.with_help("keep one of the two"));
             }
             match literal::value(value) {
@@ -294,8 +290,7 @@ impl Reader<'_> {
             }
             Err(wrong) => {
                 let at = self.at(start + entry.start, start + entry.end);
-                let problem = Problem::new("inventory::host_name", &at, wrong.what, "this host");
-                self.problem(problem.with_help(wrong.help));
+                self.problem(Mistake::HostName.of(&at, wrong));
             }
         }
     }

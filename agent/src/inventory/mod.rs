@@ -5,6 +5,7 @@
 
 mod ini;
 mod literal;
+mod mistake;
 mod model;
 mod names;
 mod pattern;

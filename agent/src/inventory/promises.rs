@@ -394,7 +394,7 @@ fn mistakes_in_yaml_are_shown_where_they_stand() {
         ("", "1:1 playbook::yaml_empty"),
         (
             "web:\n  hosts: {a: {x: !vault y}}\n",
-            "2:18 playbook::yaml_tag",
+            "2:18 playbook::vault",
         ),
     ] {
         assert_refused("h.yml", text, expected);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Map;
 
+use super::mistake::Mistake;
 use super::model::Draft;
 use super::vars_files::VarsFiles;
 use super::{Inventory, UNGROUPED, ini, names, yaml};
@@ -113,8 +114,7 @@ fn list(source: &str, draft: &mut Draft) -> Vec<Problem> {
                     end: begin + name.len(),
                     ..at.clone()
                 };
-                let problem = Problem::new("inventory::host_name", &at, wrong.what, "here");
-                problems.push(problem.with_help(wrong.help));
+                problems.push(Mistake::HostName.of(&at, wrong));
             }
         }
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::mistake::Mistake;
 use super::model::Draft;
-use super::names::{self, Wrong};
+use super::names;
 use crate::playbook::model::{Node, NodeKind};
 use crate::playbook::parse;
 use crate::source::{Location, Problem, SourceFile, closest};
@@ -94,7 +95,7 @@ fn vars_of(node: &Node, problems: &mut Vec<Problem>) -> Map<String, Value> {
         NodeKind::Mapping(entries) => {
             for (name, at, _) in entries {
                 if let Err(wrong) = names::check_variable(name) {
-                    problems.push(problem("inventory::variable_name", at, wrong));
+                    problems.push(Mistake::VariableName.of(at, wrong));
                 }
             }
             entries
@@ -111,10 +112,6 @@ fn vars_of(node: &Node, problems: &mut Vec<Problem>) -> Map<String, Value> {
             Map::new()
         }
     }
-}
-
-fn problem(code: &'static str, at: &Location, wrong: Wrong) -> Problem {
-    Problem::new(code, at, wrong.what, "here").with_help(wrong.help)
 }
 
 fn wrong_type(node: &Node, what: &str, help: &str) -> Problem {
@@ -185,8 +182,7 @@ impl Reader<'_> {
         match names::check_group(name) {
             Ok(()) => Some(self.draft.group(name)),
             Err(wrong) => {
-                self.problems
-                    .push(problem("inventory::group_name", at, wrong));
+                self.problems.push(Mistake::GroupName.of(at, wrong));
                 None
             }
         }
@@ -237,9 +233,7 @@ impl Reader<'_> {
                         self.draft.host(group, &name, &vars);
                     }
                 }
-                Err(wrong) => self
-                    .problems
-                    .push(problem("inventory::host_name", at, wrong)),
+                Err(wrong) => self.problems.push(Mistake::HostName.of(at, wrong)),
             }
         }
     }
@@ -247,8 +241,7 @@ impl Reader<'_> {
     fn vars(&mut self, group: usize, node: &Node) {
         for (name, value) in vars_of(node, &mut self.problems) {
             if let Err(what) = self.draft.group_var(group, &name, value) {
-                self.problems.push(Problem::new(
-                    "inventory::priority",
+                self.problems.push(Mistake::Priority.at(
                     &node.at,
                     format!("`{name}` {what}"),
                     "among these",
