@@ -288,8 +288,8 @@ impl Wire {
 
 /// The last line that says something.
 pub(super) fn last_line(text: &str) -> String {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.last().unwrap_or("nothing was said").to_owned()
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.next_back().unwrap_or("nothing was said").to_owned()
 }
 
 fn ssh_failure(text: &str, said: String) -> RemoteError {

@@ -55,7 +55,7 @@ async fn content_is_written_replaced_and_kept() {
     );
     let backup = outcome.result["backup_file"].as_str().expect("path");
     assert_eq!(fs::read(backup).expect("backup"), b"abc");
-    assert_eq!(fs::read(dir.path().join("f")).expect("new"), b"{\"a\":1}");
+    assert_eq!(fs::read(dir.path().join("f")).expect("new"), b"{\"a\": 1}");
     let not = module(json!({"content": "x", "dest": "f", "force": false}));
     assert_eq!(not.check(&ctx).await.expect("check"), Plan::InSync);
 }

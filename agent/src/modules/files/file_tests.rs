@@ -209,8 +209,10 @@ async fn links_are_made_changed_and_never_put_over_data() {
 async fn touch_creates_once_when_times_are_preserved() {
     let dir = tempfile::tempdir().expect("temp dir");
     let ctx = TaskContext::for_tests(dir.path());
-    let keep =
-        json!({"path": "t", "state": "touch", "modification_time": "preserve", "mode": 0o600});
+    let keep = json!({
+        "path": "t", "state": "touch", "mode": 0o600,
+        "modification_time": "preserve", "access_time": "preserve",
+    });
     ladder(&module(keep), &ctx).await;
     let now = module(json!({"path": "t", "state": "touch"}));
     assert!(now.apply(&ctx, &Value::Null).await.expect("apply").changed);

@@ -523,7 +523,8 @@ fn an_include_may_loop_and_its_tasks_know_the_item() {
     };
     assert!(block.dynamic && block.r#loop.is_some());
     let imported = wrong("- hosts: all\n  tasks:\n    - import_tasks: t.yml\n      loop: [a]\n");
-    assert!(imported[0].contains("use `include_tasks`"), "{imported:?}");
+    let told = imported.join("\n");
+    assert!(told.contains("use `include_tasks`"), "{told}");
 }
 
 #[test]
