@@ -84,6 +84,8 @@ struct Heard {
     bytes: u64,
     /// Whether the host was ever reached.
     reached: bool,
+    /// Whether the line broke since.
+    lost: bool,
     last_contact: Option<Instant>,
 }
 
@@ -176,6 +178,7 @@ impl Fleet {
             if !error.is_of_the_line() || !heard.reached || away >= GIVE_UP {
                 return HostEnd::Failed(error);
             }
+            heard.lost = true;
             say(Said::Lost(error.to_string(), pause));
             // The shared connection may hang as the line does.
             let _ = timeout(Duration::from_secs(2), wire.close()).await;
@@ -215,7 +218,6 @@ impl Fleet {
         };
         let mut lines = BufReader::new(stdout);
         let mut line = Vec::new();
-        let was_away = heard.reached;
         let mut greeted = false;
         loop {
             line.clear();
@@ -249,9 +251,9 @@ impl Fleet {
             heard.reached = true;
             match control {
                 "job" => {
-                    if was_away && !greeted {
+                    if std::mem::take(&mut heard.lost) {
                         say(Said::Back);
-                    } else if heard.bytes == 0 {
+                    } else if !greeted {
                         say(Said::Job(text("job").unwrap_or_default()));
                     }
                     greeted = true;

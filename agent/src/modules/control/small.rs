@@ -49,7 +49,7 @@ impl TypedModule for PingModule {
     const SUMMARY: &'static str = "Answers, to show that a playbook is run at all";
     const EXAMPLE: &'static str = "\
 - name: Does it run
-  ping:
+  ping: {}
 ";
 }
 

@@ -401,7 +401,7 @@ impl TypedModule for FindModule {
     const EXAMPLE: &'static str = "\
 - name: Dumps of an earlier try
   find:
-    paths: \"{{ backup_dir }}\"
+    paths: [\"{{ backup_dir }}\"]
     patterns: \"*.sql\"
     age: 1d
   register: old_dumps
