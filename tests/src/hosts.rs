@@ -9,8 +9,8 @@ use crate::error::{LabError, io_error};
 use crate::images::{
     DebianImage, ImageFile, LABEL, OWNER_LABEL, docker, remove_orphaned_containers,
 };
-use crate::tool;
 use crate::workplace::{owner, owner_is_alive, unique};
+use crate::{apt, tool};
 
 /// A login user who may become root by sudo without a password.
 pub const USER: &str = "kaapana";
@@ -90,6 +90,9 @@ impl Network {
     /// # Errors
     /// Docker or ssh-keygen refuses.
     pub fn new() -> Result<Self, LabError> {
+        apt::ensure("ssh", "openssh-client")?;
+        // What is sent to the hosts goes without what only a debugger reads.
+        apt::ensure("strip", "binutils")?;
         sweep();
         let name = unique("kaapana-lab-net");
         create(&name)?;
