@@ -199,7 +199,7 @@ fn a_run_outlives_its_controller_and_is_followed_by_the_next_one() -> Outcome {
     host.sh("touch /srv/go")?;
     let ended = follower.end()?;
     ended.must_have(0)?;
-    ended.must_say(&["first", "last", "done: ok="])?;
+    ended.must_say(&["wait_for: /srv/go", "done: ok=3"])?;
     assert_eq!(host.sh("cat /srv/effects")?, "first\nlast\n");
     assert_eq!(
         times(&controller.journal(&host)?, "task_started", "first"),
