@@ -402,7 +402,7 @@ impl TypedModule for FindModule {
 - name: Dumps of an earlier try
   find:
     paths: [\"{{ backup_dir }}\"]
-    patterns: \"*.sql\"
+    patterns: [\"*.sql\"]
     age: 1d
   register: old_dumps
 ";
