@@ -107,6 +107,20 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Outcome {
     Err(format!("{what} was not seen").into())
 }
 
+/// A run of [`SLOW`] whose first task has left its effect.
+fn begun(
+    controller: &Controller<'_>,
+    host: &Host,
+    more: &[&str],
+) -> Result<Running, Box<dyn Error>> {
+    let running = controller.start(&["run"], more)?;
+    wait_until("the first effect", || {
+        host.sh("test -s /srv/effects").is_ok()
+    })?;
+    Ok(running)
+}
+
+/// Its second task waits for `/srv/go`.
 const SLOW: &str = "    - {id: first, shell: echo first >> /srv/effects}
     - {id: wait, wait_for: {path: /srv/go, timeout: 120}}
     - {id: last, shell: echo last >> /srv/effects}
@@ -174,10 +188,7 @@ fn a_run_outlives_its_controller_and_is_followed_by_the_next_one() -> Outcome {
     let mut network = Network::new()?;
     let host = network.add("site", "bookworm", &[])?;
     let controller = Controller::new(&network, SLOW, "")?;
-    let running = controller.start(&["run"], &[])?;
-    wait_until("the first effect", || {
-        host.sh("test -s /srv/effects").is_ok()
-    })?;
+    let running = begun(&controller, &host, &[])?;
     running.kill()?;
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(
@@ -215,10 +226,7 @@ fn a_line_that_is_cut_is_taken_up_again_and_nothing_is_missed() -> Outcome {
     let mut network = Network::new()?;
     let host = network.add("site", "bookworm", &[])?;
     let controller = Controller::new(&network, SLOW, "")?;
-    let running = controller.start(&["run"], &["--output", "json"])?;
-    wait_until("the first effect", || {
-        host.sh("test -s /srv/effects").is_ok()
-    })?;
+    let running = begun(&controller, &host, &["--output", "json"])?;
     network.cut(&host)?;
     // What happens meanwhile is told when the line is back.
     host.sh("touch /srv/go")?;
@@ -251,10 +259,7 @@ fn an_agent_that_is_killed_there_is_said_and_the_next_run_goes_on() -> Outcome {
     let mut network = Network::new()?;
     let host = network.add("site", "trixie", &[])?;
     let controller = Controller::new(&network, SLOW, "")?;
-    let running = controller.start(&["run"], &[])?;
-    wait_until("the first effect", || {
-        host.sh("test -s /srv/effects").is_ok()
-    })?;
+    let running = begun(&controller, &host, &[])?;
     host.sh("pkill -KILL -f '[w]ork --job'")?;
     let ended = running.end()?;
     ended.must_have(2)?;
@@ -280,10 +285,7 @@ fn a_run_is_stopped_cleanly_from_afar() -> Outcome {
     let mut network = Network::new()?;
     let host = network.add("site", "bookworm", &[])?;
     let controller = Controller::new(&network, SLOW, "")?;
-    let running = controller.start(&["run"], &[])?;
-    wait_until("the first effect", || {
-        host.sh("test -s /srv/effects").is_ok()
-    })?;
+    let running = begun(&controller, &host, &[])?;
     let stopped = controller.run(&["stop"], &[])?;
     stopped.must_have(0)?;
     stopped.must_say(&["site", "stopped"])?;

@@ -175,23 +175,12 @@ fn fetch(base: &Base, name: &str, state: Option<&PathBuf>) -> Result<(), RemoteE
     if !dir.journal().is_file() {
         return say(&json!({"on_host": "no_state"}));
     }
-    let not_read = |error: crate::state::StateError| RemoteError::State {
+    let export = archive::Export::of(&dir, name).map_err(|error| RemoteError::State {
         what: error.to_string(),
-    };
-    let place = root.join(format!(".{name}-{}.tar", std::process::id()));
-    let exported = archive::export(&dir, name, &place).map_err(not_read);
-    let sent = exported.and_then(|_| {
-        let mut file = std::fs::File::open(&place).map_err(|source| RemoteError::Io {
-            action: "open",
-            path: place.clone(),
-            source,
-        })?;
-        // As above.
-        let _ = io::copy(&mut file, &mut io::stdout());
-        Ok(())
-    });
-    let _ = std::fs::remove_file(&place);
-    sent
+    })?;
+    // A controller that went away has nothing to hear.
+    let _ = export.write(io::stdout().lock());
+    Ok(())
 }
 
 fn where_tasks_stand(base: &Base, name: &str, state: Option<&PathBuf>) -> Result<(), RemoteError> {

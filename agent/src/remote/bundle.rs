@@ -146,6 +146,8 @@ pub fn unpack(from: &mut impl Read, sha256: &str, folder: &Path) -> Result<(), R
     fs::create_dir_all(&partial).map_err(RemoteError::io("create", &partial))?;
     let unpacked = tar::Archive::new(tar.as_slice())
         .unpack(&partial)
+        // The name says that all of it is there, after a power loss, too.
+        .and_then(|()| Ok(rustix::fs::syncfs(File::open(&partial)?)?))
         .and_then(|()| fs::rename(&partial, folder))
         .and_then(|()| File::open(folder.parent().unwrap_or(folder))?.sync_all());
     // Another controller may have been faster: names are contents.

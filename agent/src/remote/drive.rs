@@ -34,19 +34,17 @@ pub struct Fleet {
     pub agent: Arc<Vec<u8>>,
     /// Its SHA-256, hexadecimal.
     pub agent_sha256: String,
-    /// The playbook with its files.
-    pub bundle: Arc<Bundle>,
     /// The playbook's name.
     pub name: String,
 }
 
-/// A host that is worked on.
-#[derive(Debug)]
-pub struct Visit {
-    /// The way there.
-    pub wire: Wire,
-    /// What to do there.
+/// What a host is to do.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The run.
     pub order: Order,
+    /// The playbook that the order names, with its files.
+    pub bundle: Arc<Bundle>,
     /// The job's name: the same order under the same name is the same job, however often it arrives.
     pub job: String,
 }
@@ -56,8 +54,6 @@ pub struct Visit {
 pub enum Said {
     /// Something is sent: what, bytes so far, bytes in all.
     Pushing(&'static str, u64, u64),
-    /// A run is followed.
-    Job(String),
     /// An event of the run, as the JSON lines have it.
     Event(Value),
     /// The line is dead; the run goes on. Why, and when the next attempt is.
@@ -121,8 +117,13 @@ impl Fleet {
     }
 
     /// Does a host's run and follows it to its end, whatever happens to the line meanwhile.
-    pub async fn run(&self, visit: &Visit, say: &(dyn Fn(Said) + Send + Sync)) -> HostEnd {
-        let order = match serde_json::to_string(&visit.order) {
+    pub async fn run(
+        &self,
+        wire: &Wire,
+        work: &Work,
+        say: &(dyn Fn(Said) + Send + Sync),
+    ) -> HostEnd {
+        let order = match serde_json::to_string(&work.order) {
             Ok(order) => format!("{order}\n"),
             Err(error) => {
                 return HostEnd::Failed(RemoteError::io("describe", "an order")(error.into()));
@@ -130,24 +131,26 @@ impl Fleet {
         };
         let words = |from: &str| {
             let words = [
-                "start", "--name", &self.name, "--job", &visit.job, "--from", from,
+                "start", "--name", &self.name, "--job", &work.job, "--from", from,
             ];
-            self.on_host(&visit.wire, &words)
+            self.on_host(wire, &words)
         };
-        self.follow(&visit.wire, &order, &words, say).await
+        self.follow(wire, &order, Some(&work.bundle), &words, say)
+            .await
     }
 
     /// Follows the newest run of a host from its beginning.
     pub async fn attach(&self, wire: &Wire, say: &(dyn Fn(Said) + Send + Sync)) -> HostEnd {
         let words =
             |from: &str| self.on_host(wire, &["follow", "--name", &self.name, "--from", from]);
-        self.follow(wire, "", &words, say).await
+        self.follow(wire, "", None, &words, say).await
     }
 
     async fn follow(
         &self,
         wire: &Wire,
         order: &str,
+        bundle: Option<&Bundle>,
         script: &(dyn Fn(&str) -> String + Send + Sync),
         say: &(dyn Fn(Said) + Send + Sync),
     ) -> HostEnd {
@@ -165,7 +168,10 @@ impl Fleet {
                 }
                 Ok(Ended::MissingBundle) if pushes < MOST_PUSHES => {
                     pushes += 1;
-                    self.push_bundle(wire, say).await.err()
+                    match bundle {
+                        Some(bundle) => self.push_bundle(wire, bundle, say).await.err(),
+                        None => None,
+                    }
                 }
                 Ok(Ended::MissingAgent { .. } | Ended::MissingBundle) => Some(RemoteError::Push {
                     what: "the agent and the playbook",
@@ -218,7 +224,6 @@ impl Fleet {
         };
         let mut lines = BufReader::new(stdout);
         let mut line = Vec::new();
-        let mut greeted = false;
         loop {
             line.clear();
             let read = timeout(SILENCE, lines.read_until(b'\n', &mut line)).await;
@@ -250,14 +255,8 @@ impl Fleet {
             };
             heard.reached = true;
             match control {
-                "job" => {
-                    if std::mem::take(&mut heard.lost) {
-                        say(Said::Back);
-                    } else if !greeted {
-                        say(Said::Job(text("job").unwrap_or_default()));
-                    }
-                    greeted = true;
-                }
+                "job" if std::mem::take(&mut heard.lost) => say(Said::Back),
+                "job" => {}
                 "missing" => {
                     return Ok(Ended::MissingAgent {
                         machine: text("machine").unwrap_or_default(),
@@ -292,7 +291,7 @@ impl Fleet {
             "{}; D=\"$B/bin/{sha}\"; P=\"$D/.partial-$$\"; umask 022; mkdir -p \"$D\" || exit 9; \
              trap 'rm -f \"$P\"' EXIT; cat > \"$P\" || exit 9; \
              printf '%s  %s\\n' {sha} \"$P\" | sha256sum -c - >/dev/null || exit 9; \
-             chmod 755 \"$P\" || exit 9; \"$P\" --version || exit 8; mv -f \"$P\" \"$A\" || exit 9; \
+             chmod 755 \"$P\" || exit 9; \"$P\" --version || exit 8; sync \"$P\" || exit 9; mv -f \"$P\" \"$A\" || exit 9; \
              trap - EXIT",
             self.prelude(wire),
             sha = self.agent_sha256
@@ -316,10 +315,11 @@ impl Fleet {
     async fn push_bundle(
         &self,
         wire: &Wire,
+        bundle: &Bundle,
         say: &(dyn Fn(Said) + Send + Sync),
     ) -> Result<(), RemoteError> {
-        let script = self.on_host(wire, &["unpack", "--sha256", &self.bundle.sha256]);
-        let bytes = &self.bundle.tar;
+        let script = self.on_host(wire, &["unpack", "--sha256", &bundle.sha256]);
+        let bytes = &bundle.tar;
         let (code, stdout, stderr) = self.send(wire, &script, "the playbook", bytes, say).await?;
         match serde_json::from_str::<Value>(stdout.lines().last().unwrap_or_default()) {
             Ok(value) if value["on_host"] == "error" => Err(said_no(&value)),
@@ -374,11 +374,8 @@ impl Fleet {
     /// # Errors
     /// The host cannot be reached, or the agent there says no.
     pub async fn stop(&self, wire: &Wire) -> Result<bool, RemoteError> {
-        let script = self.on_host(wire, &["stop", "--name", &self.name]);
-        let output = wire.run(&script, b"").await?;
-        let value = answer(&output.stdout)?;
-        // An agent that was never there runs nothing.
-        Ok(value["on_host"] == "stopped" && value["was_at_work"] == true)
+        let value = answer(&self.ask(wire, "stop", None).await?)?;
+        Ok(value["was_at_work"] == true)
     }
 
     /// Fetches the state of this playbook as an archive; `None` where the host has none.
@@ -390,15 +387,11 @@ impl Fleet {
         wire: &Wire,
         state_dir: Option<&str>,
     ) -> Result<Option<Vec<u8>>, RemoteError> {
-        let mut words = vec!["fetch", "--name", &self.name];
-        if let Some(dir) = state_dir {
-            words.extend(["--state", dir]);
+        let archive = self.ask(wire, "fetch", state_dir).await?;
+        if archive.first() == Some(&b'{') {
+            return answer(&archive).map(|_| None);
         }
-        let output = wire.run(&self.on_host(wire, &words), b"").await?;
-        if !output.stdout.starts_with(b"{") {
-            return Ok(Some(output.stdout).filter(|archive| !archive.is_empty()));
-        }
-        answer(&output.stdout).map(|_| None)
+        Ok(Some(archive).filter(|archive| !archive.is_empty()))
     }
 
     /// Where tasks stand on a host: what `status --output json` prints there; `None` where nothing was
@@ -411,13 +404,32 @@ impl Fleet {
         wire: &Wire,
         state_dir: Option<&str>,
     ) -> Result<Option<Value>, RemoteError> {
-        let mut words = vec!["status", "--name", &self.name];
+        let value = answer(&self.ask(wire, "status", state_dir).await?)?;
+        Ok(Some(value["status"].clone()).filter(|status| !status.is_null()))
+    }
+
+    /// Asks the agent there a question about this playbook; returns what it prints. Only this very agent
+    /// is asked, so it is put there first where it is missing: another version may have run before.
+    async fn ask(
+        &self,
+        wire: &Wire,
+        question: &str,
+        state_dir: Option<&str>,
+    ) -> Result<Vec<u8>, RemoteError> {
+        let mut words = vec![question, "--name", &self.name];
         if let Some(dir) = state_dir {
             words.extend(["--state", dir]);
         }
-        let output = wire.run(&self.on_host(wire, &words), b"").await?;
-        let value = answer(&output.stdout)?;
-        Ok(Some(value["status"].clone()).filter(|status| !status.is_null()))
+        let script = self.on_host(wire, &words);
+        let said = wire.run(&script, b"").await?.stdout;
+        match serde_json::from_slice::<Value>(&said) {
+            Ok(value) if value["on_host"] == "missing" => {
+                let machine = value["machine"].as_str().unwrap_or_default();
+                self.push_agent(wire, machine, &|_| {}).await?;
+                Ok(wire.run(&script, b"").await?.stdout)
+            }
+            _ => Ok(said),
+        }
     }
 }
 

@@ -117,48 +117,33 @@ impl Base {
             .state_dir
             .as_ref()
             .map_or_else(|| self.state(), PathBuf::from);
+        private_dir(&self.0.join("jobs"))?;
+        let turns = self.0.join("jobs").join(format!("{name}.lock"));
+        // Between two controllers, from the look whether one is at work to the job that is.
+        let _turn = Lock::take(&turns, id).map_err(|error| at_work(error.to_string()))?;
         let lock = StateDir::new(&state, name).lock();
         if lock.is_file()
             && let Err(error @ StateError::Locked { .. }) = Lock::look(&lock)
         {
-            return Err(RemoteError::Agent {
-                code: error.code().to_owned(),
-                message: error.to_string(),
-                help: Some("follow it with `attach`, end it with `stop`".to_owned()),
-                exit: 7,
-            });
+            return Err(at_work(error.to_string()));
         }
         if let Some(last) = self.newest(name)
             && last.is_at_work()
         {
-            return Err(RemoteError::Agent {
-                code: "state::locked".to_owned(),
-                message: format!("job {} of this playbook is at work", last.id),
-                help: Some("follow it with `attach`, end it with `stop`".to_owned()),
-                exit: 7,
-            });
+            return Err(at_work(format!(
+                "job {} of this playbook is at work",
+                last.id
+            )));
         }
         self.point(name, &order.bundle)?;
-        let jobs = self.jobs(name);
-        let dir = jobs.join(id);
-        let private = |path: &Path| {
-            fs::DirBuilder::new()
-                .mode(0o700)
-                .recursive(true)
-                .create(path)
-                .map_err(RemoteError::io("create", path))
-        };
-        private(&dir)?;
-        private(&state)?;
-        let job = Job {
-            dir,
-            id: id.to_owned(),
-        };
-        let text = serde_json::to_vec(order)
-            .map_err(|error| RemoteError::io("describe", &job.dir)(error.into()))?;
-        write_private(&job.order(), &text)?;
-        write_private(&job.events(), b"")?;
-        job.launch(program, &self.0)?;
+        let job = Job::at(&self.jobs(name).join(id));
+        private_dir(&job.dir)?;
+        private_dir(&state)?;
+        if let Err(error) = job.begin(order, program, &self.0) {
+            // The order holds secrets; nobody will take it.
+            let _ = fs::remove_dir_all(&job.dir);
+            return Err(error);
+        }
         let mut old = self.all(name);
         old.truncate(old.len().saturating_sub(KEPT));
         for job in old {
@@ -179,6 +164,24 @@ impl Base {
             .and_then(|()| fs::rename(&new, &link))
             .map_err(RemoteError::io("link", &link))
     }
+}
+
+/// Why a second run of a playbook does not begin.
+fn at_work(message: String) -> RemoteError {
+    RemoteError::Agent {
+        code: "state::locked".to_owned(),
+        message,
+        help: Some("follow it with `attach`, end it with `stop`".to_owned()),
+        exit: 7,
+    }
+}
+
+fn private_dir(path: &Path) -> Result<(), RemoteError> {
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(path)
+        .map_err(RemoteError::io("create", path))
 }
 
 fn write_private(path: &Path, content: &[u8]) -> Result<(), RemoteError> {
@@ -228,6 +231,15 @@ impl Job {
 
     fn exit(&self) -> PathBuf {
         self.dir.join("exit")
+    }
+
+    /// Leaves the order where the run takes it, and starts the run.
+    fn begin(&self, order: &Order, program: &Path, base: &Path) -> Result<(), RemoteError> {
+        let text = serde_json::to_vec(order)
+            .map_err(|error| RemoteError::io("describe", &self.dir)(error.into()))?;
+        write_private(&self.order(), &text)?;
+        write_private(&self.events(), b"")?;
+        self.launch(program, base)
     }
 
     /// Starts the process that does the work, in a session of its own: under systemd where that runs the
@@ -327,19 +339,18 @@ impl Job {
         fs::read_to_string(self.exit()).ok()?.trim().parse().ok()
     }
 
-    /// Whether its process lives, or has yet to begin.
+    /// Whether its process lives, or has yet to begin. The lock is not looked at before it is taken: a look
+    /// takes it, too, for a moment, and would be in the way.
     #[must_use]
     pub fn is_at_work(&self) -> bool {
-        self.exit_code().is_none() && (self.worker().is_some() || self.takes_off())
+        self.exit_code().is_none() && self.takes_off().unwrap_or_else(|| self.worker().is_some())
     }
 
-    /// Started a moment ago, and its process does not hold the lock yet.
-    fn takes_off(&self) -> bool {
-        let since = fs::metadata(self.order())
-            .and_then(|meta| meta.modified())
-            .ok()
-            .and_then(|time| time.elapsed().ok());
-        since.is_some_and(|since| since < TAKES_OFF)
+    /// Whether it was started a moment ago; `None` once the order was taken.
+    fn takes_off(&self) -> Option<bool> {
+        let ordered = fs::metadata(self.order()).and_then(|meta| meta.modified());
+        let since = ordered.ok()?.elapsed();
+        Some(since.is_ok_and(|since| since < TAKES_OFF))
     }
 
     /// The process at work.
@@ -355,6 +366,9 @@ impl Job {
     /// # Errors
     /// The system refuses.
     pub fn stop(&self) -> Result<bool, RemoteError> {
+        while self.takes_off() == Some(true) {
+            std::thread::sleep(LOOK);
+        }
         let Some(pid) = self.worker() else {
             return Ok(false);
         };

@@ -22,7 +22,7 @@ mod ssh;
 mod state_copy;
 
 pub use bundle::{Bundle, unpack};
-pub use drive::{Fleet, HostEnd, Said, Visit};
+pub use drive::{Fleet, HostEnd, Said, Work};
 pub use error::RemoteError;
 pub use order::{HostOrder, ORDER_VERSION, Order};
 pub use ssh::{Become, Target, Wire};

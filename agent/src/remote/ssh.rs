@@ -94,6 +94,12 @@ impl Target {
                 return Err((key.to_owned(), why.to_owned()));
             }
         }
+        for key in ["ansible_become_password", "ansible_become_pass"] {
+            if vars.contains_key(key) {
+                let why = "sudo's password is not kept in files: give it once with --ask-become-pass (-K)";
+                return Err((key.to_owned(), why.to_owned()));
+            }
+        }
         let local = match text("ansible_connection")?.as_deref() {
             None | Some("ssh" | "smart" | "openssh" | "ansible.builtin.ssh") => false,
             Some("local" | "ansible.builtin.local") => true,
@@ -348,6 +354,7 @@ mod tests {
     fn what_is_not_supported_is_said_and_never_ignored() {
         for (vars, key) in [
             (json!({"ansible_password": "x"}), "ansible_password"),
+            (json!({"ansible_become_pass": "x"}), "ansible_become_pass"),
             (json!({"ansible_connection": "winrm"}), "ansible_connection"),
             (
                 json!({"ansible_become_user": "postgres"}),

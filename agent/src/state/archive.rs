@@ -75,52 +75,105 @@ pub struct Verified {
     pub sha256: String,
 }
 
-/// Exports a playbook's state into a new file, which only its owner can read. What a run appends
-/// meanwhile is not part of it.
+/// A playbook's state, ready to be written as an archive.
+#[derive(Debug, Clone)]
+pub struct Export {
+    playbook: String,
+    manifest: Manifest,
+    members: Vec<(String, Vec<u8>)>,
+}
+
+impl Export {
+    /// Reads a playbook's state. What a run appends meanwhile is not part of it.
+    ///
+    /// # Errors
+    /// When the journal is damaged or foreign, or the system refuses.
+    pub fn of(dir: &StateDir, playbook: &str) -> Result<Self, StateError> {
+        let journal = dir.journal();
+        let mut bytes = fs::read(&journal).map_err(StateError::io("read", &journal))?;
+        let contents = reader::parse(&journal, &bytes)?;
+        // What a run is writing just now belongs to the next export.
+        bytes.truncate(usize::try_from(contents.whole).unwrap_or(usize::MAX));
+        let history = History::of(&contents.records);
+        let manifest = Manifest {
+            v: ARCHIVE_VERSION,
+            playbook: playbook.to_owned(),
+            state_id: contents.state_id().map(str::to_owned),
+            exported: Timestamp::now(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            records: contents.records.len(),
+            head: contents.head.clone(),
+            runs: history
+                .runs
+                .iter()
+                .map(|run| ManifestRun {
+                    run: run.id.clone(),
+                    playbook: run.playbook.clone(),
+                    playbook_sha256: run.playbook_sha256.clone(),
+                })
+                .collect(),
+        };
+        let mut members = vec![(JOURNAL.to_owned(), bytes)];
+        for path in logs_and_tails(dir)? {
+            let name = path.strip_prefix(dir.path()).unwrap_or(&path);
+            let content = fs::read(&path).map_err(StateError::io("read", &path))?;
+            members.push((name.to_string_lossy().into_owned(), content));
+        }
+        let text = serde_json::to_string_pretty(&manifest)
+            .map_err(|e| StateError::io("describe", dir.path())(e.into()))?;
+        members.push((MANIFEST.to_owned(), format!("{text}\n").into_bytes()));
+        let sums: String = members
+            .iter()
+            .map(|(name, content)| format!("{}  {name}\n", sha256_hex(content)))
+            .collect();
+        members.push((SUMS.to_owned(), sums.into_bytes()));
+        Ok(Self {
+            playbook: playbook.to_owned(),
+            manifest,
+            members,
+        })
+    }
+
+    /// Writes the archive.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn write(&self, out: impl Write) -> io::Result<()> {
+        let mut archive = tar::Builder::new(out);
+        for (name, content) in &self.members {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o600);
+            header.set_mtime(u64::try_from(self.manifest.exported.as_second()).unwrap_or(0));
+            archive.append_data(
+                &mut header,
+                format!("{}/{name}", self.playbook),
+                content.as_slice(),
+            )?;
+        }
+        archive.into_inner()?.flush()
+    }
+}
+
+/// Exports a playbook's state into a new file, which only its owner can read.
 ///
 /// # Errors
-/// When the journal is damaged or foreign, the file exists, or the system refuses.
+/// As [`Export::of`], or the file exists or cannot be written.
 pub fn export(dir: &StateDir, playbook: &str, to: &Path) -> Result<Manifest, StateError> {
-    let journal = dir.journal();
-    let mut bytes = fs::read(&journal).map_err(StateError::io("read", &journal))?;
-    let contents = reader::parse(&journal, &bytes)?;
-    // What a run is writing just now belongs to the next export.
-    bytes.truncate(usize::try_from(contents.whole).unwrap_or(usize::MAX));
-    let history = History::of(&contents.records);
-    let manifest = Manifest {
-        v: ARCHIVE_VERSION,
-        playbook: playbook.to_owned(),
-        state_id: contents.state_id().map(str::to_owned),
-        exported: Timestamp::now(),
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        records: contents.records.len(),
-        head: contents.head.clone(),
-        runs: history
-            .runs
-            .iter()
-            .map(|run| ManifestRun {
-                run: run.id.clone(),
-                playbook: run.playbook.clone(),
-                playbook_sha256: run.playbook_sha256.clone(),
-            })
-            .collect(),
-    };
-    let mut members = vec![(JOURNAL.to_owned(), bytes)];
-    for path in logs_and_tails(dir)? {
-        let name = path.strip_prefix(dir.path()).unwrap_or(&path);
-        let content = fs::read(&path).map_err(StateError::io("read", &path))?;
-        members.push((name.to_string_lossy().into_owned(), content));
-    }
-    let text = serde_json::to_string_pretty(&manifest)
-        .map_err(|e| StateError::io("describe", to)(e.into()))?;
-    members.push((MANIFEST.to_owned(), format!("{text}\n").into_bytes()));
-    let sums: String = members
-        .iter()
-        .map(|(name, content)| format!("{}  {name}\n", sha256_hex(content)))
-        .collect();
-    members.push((SUMS.to_owned(), sums.into_bytes()));
-    write(to, playbook, &manifest, &members)?;
-    Ok(manifest)
+    let export = Export::of(dir, playbook)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)
+        .map_err(StateError::io("create", to))?;
+    let written = export.write(&file).and_then(|()| file.sync_all());
+    written.map_err(|source| {
+        // Half an archive is of no use to anybody; the state itself is untouched.
+        let _ = fs::remove_file(to);
+        StateError::io("write", to)(source)
+    })?;
+    Ok(export.manifest)
 }
 
 fn logs_and_tails(dir: &StateDir) -> Result<Vec<PathBuf>, StateError> {
@@ -136,41 +189,6 @@ fn logs_and_tails(dir: &StateDir) -> Result<Vec<PathBuf>, StateError> {
     paths.sort();
     paths.extend(dir.logs().into_iter().map(|log| log.path));
     Ok(paths)
-}
-
-fn write(
-    to: &Path,
-    playbook: &str,
-    manifest: &Manifest,
-    members: &[(String, Vec<u8>)],
-) -> Result<(), StateError> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(to)
-        .map_err(StateError::io("create", to))?;
-    let written = (|| -> io::Result<()> {
-        let mut archive = tar::Builder::new(&file);
-        for (name, content) in members {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(content.len() as u64);
-            header.set_mode(0o600);
-            header.set_mtime(u64::try_from(manifest.exported.as_second()).unwrap_or(0));
-            archive.append_data(
-                &mut header,
-                format!("{playbook}/{name}"),
-                content.as_slice(),
-            )?;
-        }
-        archive.into_inner()?.flush()?;
-        file.sync_all()
-    })();
-    written.map_err(|source| {
-        // Half an archive is of no use to anybody; the state itself is untouched.
-        let _ = fs::remove_file(to);
-        StateError::io("write", to)(source)
-    })
 }
 
 /// Whether a playbook's state was unpacked from an archive: a copy of another host's, whose files are not
@@ -371,21 +389,23 @@ mod tests {
         let mut some = members(&path).expect("members");
         let log = some.remove("runs/r1/001-a.log").expect("there");
         let manifest = verify(&path).expect("whole").manifest;
-        let less: Vec<_> = some.clone().into_iter().collect();
+        let write = |to: &Path, members: &BTreeMap<String, Vec<u8>>| {
+            let export = Export {
+                playbook: "site".into(),
+                manifest: manifest.clone(),
+                members: members.clone().into_iter().collect(),
+            };
+            let file = File::create(to).expect("create");
+            export.write(file).expect("write");
+        };
         let to = root.path().join("less.tar");
-        write(&to, "site", &manifest, &less).expect("write");
+        write(&to, &some);
         let error = verify(&to).expect_err("one is gone").to_string();
         assert!(error.contains("`runs/r1/001-a.log` is missing"), "{error}");
         some.insert("runs/r1/001-a.log".into(), log.clone());
         some.insert("runs/r1/002-b.log".into(), log);
         let to = root.path().join("more.tar");
-        write(
-            &to,
-            "site",
-            &manifest,
-            &some.into_iter().collect::<Vec<_>>(),
-        )
-        .expect("write");
+        write(&to, &some);
         let error = verify(&to).expect_err("one too many").to_string();
         assert!(error.contains("002-b.log` was added"), "{error}");
     }

@@ -1,0 +1,308 @@
+//! Runs on hosts, followed to their ends, so many at a time; their states are copied back.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::super::args::{Global, HostsArgs, Output};
+use super::super::exit;
+use super::super::{Done, locate, run, screen};
+use super::ask::tell_error;
+use super::choose::Chosen;
+use super::wires::Wires;
+use super::worst;
+use crate::event::{EVENT_VERSION, Event, Stats};
+use crate::remote::{Fleet, HostEnd, RemoteError, Said, Wire, Work, store};
+use crate::report::fleet::{self as view, figures};
+use crate::report::style::Ink;
+
+/// What a host came to.
+struct End {
+    host: String,
+    ink: Ink,
+    text: String,
+    code: u8,
+}
+
+/// Follows every host to the end of its run: the one that `work` makes for it, or where there is none the
+/// newest that it has.
+pub(super) fn every(
+    global: &Global,
+    playbook: &Path,
+    hosts: &HostsArgs,
+    chosen: &[Chosen],
+    fleet: Fleet,
+    work: impl Fn(&Chosen) -> Option<Work>,
+) -> Done {
+    let wires = Wires::new(hosts, chosen)?;
+    let names: Vec<String> = chosen
+        .iter()
+        .map(|chosen| chosen.host.name.clone())
+        .collect();
+    let screen = Arc::new(view::Fleet::new(screen::options(global.verbose), &names));
+    let fleet = Arc::new(fleet);
+    let root = locate::state_dir(global, Some(playbook));
+    let cancel = CancellationToken::new();
+    let ends = run::runtime()?.block_on(async {
+        tokio::spawn(run::interrupt(cancel.clone()));
+        let turns = Arc::new(Semaphore::new(usize::from(hosts.forks)));
+        let mut at_work = Vec::new();
+        for chosen in chosen {
+            let follower = Follower {
+                host: chosen.host.name.clone(),
+                wire: wires.to(chosen),
+                state_dir: chosen.state_dir(),
+                root: root.clone(),
+                fleet: Arc::clone(&fleet),
+                screen: Arc::clone(&screen),
+                output: global.output,
+                stats: Mutex::new(None),
+            };
+            let (turns, cancel, work) = (Arc::clone(&turns), cancel.clone(), work(chosen));
+            at_work.push(tokio::spawn(async move {
+                let _turn = turns.acquire().await;
+                tokio::select! {
+                    end = follower.to_the_end(work) => Some(end),
+                    () = cancel.cancelled() => None,
+                }
+            }));
+        }
+        let mut ends = Vec::new();
+        for task in at_work {
+            ends.push(task.await.ok().flatten());
+        }
+        ends
+    });
+    finish(global, playbook, hosts, &screen, ends)
+}
+
+fn finish(
+    global: &Global,
+    playbook: &Path,
+    hosts: &HostsArgs,
+    screen: &view::Fleet,
+    ends: Vec<Option<End>>,
+) -> Done {
+    let interrupted = ends.iter().any(Option::is_none);
+    let ends: Vec<End> = ends.into_iter().flatten().collect();
+    let codes: Vec<u8> = ends.iter().map(|end| end.code).collect();
+    if global.output == Output::Text {
+        let rows: Vec<_> = ends
+            .into_iter()
+            .map(|end| (end.host, end.ink, end.text))
+            .collect();
+        screen.recap(&rows);
+    }
+    if interrupted {
+        let inventory: Vec<String> = hosts
+            .inventory
+            .iter()
+            .map(|source| format!("-i {source}"))
+            .collect();
+        let (playbook, inventory) = (playbook.display(), inventory.join(" "));
+        eprintln!(
+            "The runs on the hosts go on without this controller.\n  to follow them: attach \
+             {playbook} {inventory}\n  to end them:    stop {playbook} {inventory}"
+        );
+        return Ok(ExitCode::from(exit::INTERRUPTED));
+    }
+    Ok(ExitCode::from(worst(&codes)))
+}
+
+/// Follows one host.
+struct Follower {
+    host: String,
+    wire: Wire,
+    state_dir: Option<String>,
+    root: PathBuf,
+    fleet: Arc<Fleet>,
+    screen: Arc<view::Fleet>,
+    output: Output,
+    stats: Mutex<Option<(String, Stats)>>,
+}
+
+impl Follower {
+    async fn to_the_end(&self, work: Option<Work>) -> End {
+        self.screen.at(&self.host, "connecting");
+        let say = |said: Said| self.say(said);
+        let end = match &work {
+            Some(work) => self.fleet.run(&self.wire, work, &say).await,
+            None => self.fleet.attach(&self.wire, &say).await,
+        };
+        let mut ended = self.ended(&end);
+        if !matches!(&end, HostEnd::Failed(error) if error.exit() == exit::UNREACHABLE)
+            && let Err(error) = self.copy_state().await
+        {
+            self.tell(
+                Ink::Change,
+                &format!("its state was not copied here: {error}"),
+            );
+            if ended.code == 0 {
+                ended.code = error.exit();
+            }
+        }
+        self.wire.close().await;
+        self.screen.leave(&self.host);
+        ended
+    }
+
+    async fn copy_state(&self) -> Result<(), RemoteError> {
+        let archive = self
+            .fleet
+            .fetch(&self.wire, self.state_dir.as_deref())
+            .await?;
+        let Some(archive) = archive else {
+            return Ok(());
+        };
+        let copied = store(&self.root, &self.host, &self.fleet.name, &archive)?;
+        if self.output == Output::Json {
+            let line = json!({
+                "v": EVENT_VERSION, "event": "state_copied", "host": self.host,
+                "dir": copied.dir, "records": copied.records, "head": copied.head,
+            });
+            println!("{line}");
+        }
+        Ok(())
+    }
+
+    fn tell(&self, ink: Ink, text: &str) {
+        match self.output {
+            Output::Text => self.screen.note(&self.host, ink, text),
+            Output::Json => println!(
+                "{}",
+                json!({
+                    "v": EVENT_VERSION, "event": "host_note", "host": self.host, "message": text,
+                })
+            ),
+        }
+    }
+
+    fn say(&self, said: Said) {
+        match said {
+            Said::Pushing(what, done, total) => {
+                self.screen.at(
+                    &self.host,
+                    &format!("sending {what}: {} of {} KiB", done >> 10, total >> 10),
+                );
+            }
+            Said::Lost(why, pause) => self.tell(
+                Ink::Change,
+                &format!(
+                    "{why}; the run there goes on; next attempt in {} s",
+                    pause.as_secs()
+                ),
+            ),
+            Said::Back => self.tell(Ink::Good, "connected again"),
+            Said::Event(value) => self.heard(value),
+        }
+    }
+
+    fn heard(&self, mut value: Value) {
+        if self.output == Output::Json {
+            value["host"] = self.host.clone().into();
+            println!("{value}");
+        }
+        match serde_json::from_value::<Event>(value.clone()) {
+            Ok(event) => {
+                if let Event::RunFinished { outcome, stats, .. } = &event {
+                    let mut known = self.stats.lock().unwrap_or_else(|e| e.into_inner());
+                    *known = Some((outcome.clone(), *stats));
+                }
+                if self.output == Output::Text {
+                    self.screen.event(&self.host, &event);
+                }
+            }
+            Err(_) if self.output == Output::Text => self.said_no(&value),
+            Err(_) => {}
+        }
+    }
+
+    /// What the agent there prints when nothing can run.
+    fn said_no(&self, value: &Value) {
+        let text = |key: &str| value[key].as_str().unwrap_or_default();
+        match value["event"].as_str() {
+            Some("problem") => self.tell(
+                Ink::Bad,
+                &format!(
+                    "{}:{}:{}: {} [{}]\n  help: {}",
+                    text("file"),
+                    value["line"],
+                    value["column"],
+                    text("message"),
+                    text("code"),
+                    text("help")
+                ),
+            ),
+            Some("error") => self.tell(
+                Ink::Bad,
+                &format!(
+                    "{} [{}]\n  help: {}",
+                    text("message"),
+                    text("code"),
+                    text("help")
+                ),
+            ),
+            Some("decision_needed") => {
+                for task in value["tasks"].as_array().into_iter().flatten() {
+                    let words =
+                        [&task["task"], &task["why"]].map(|word| word.as_str().unwrap_or(""));
+                    self.tell(
+                        Ink::Bad,
+                        &format!("a decision is needed: {}: {}", words[0], words[1]),
+                    );
+                    for line in task["details"].as_array().into_iter().flatten() {
+                        self.tell(Ink::Faint, line.as_str().unwrap_or_default());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn ended(&self, end: &HostEnd) -> End {
+        let known = self.stats.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let figures = known.map_or_else(String::new, |(outcome, stats)| {
+            format!("{outcome}: {}", figures(&stats))
+        });
+        let (ink, text, code) = match end {
+            HostEnd::Exit(0) => (Ink::Good, figures, 0),
+            HostEnd::Exit(code) if figures.is_empty() => {
+                (Ink::Bad, format!("ended with exit code {code}"), *code)
+            }
+            HostEnd::Exit(code) => (Ink::Bad, figures, *code),
+            HostEnd::Vanished(said) => {
+                let said = said
+                    .as_ref()
+                    .map_or_else(String::new, |said| format!(" ({said})"));
+                let text = format!(
+                    "the agent there was killed, or the host went down{said}; run the same command \
+                     again: it continues where it stopped"
+                );
+                (Ink::Bad, text, exit::TASK_FAILED)
+            }
+            HostEnd::Failed(error) => {
+                if self.output == Output::Json {
+                    tell_error(self.output, &self.host, 0, error);
+                }
+                let help = error
+                    .help()
+                    .map_or_else(String::new, |help| format!("\n  help: {help}"));
+                (
+                    Ink::Bad,
+                    format!("{error} [{}]{help}", error.code()),
+                    error.exit(),
+                )
+            }
+        };
+        End {
+            host: self.host.clone(),
+            ink,
+            text,
+            code,
+        }
+    }
+}
