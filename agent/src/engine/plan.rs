@@ -7,8 +7,7 @@ use serde_json::Value;
 
 use super::decide::{Decision, Orphan, Reason};
 use super::frame::Frame;
-use super::identity::item_keys;
-use super::rounds::{Around, item_result, loop_result};
+use super::rounds::{item_result, loop_result};
 use super::run::{Engine, RunError};
 use super::unit::{Item as LoopItem, Look, Place};
 use crate::modules::Kind;
@@ -362,23 +361,4 @@ impl Reason<'_> {
             Self::Undone { run } => format!("undone in run {run}"),
         }
     }
-}
-
-/// Keys for the items of a loop.
-pub(super) fn keyed(items: Vec<Value>, labels: &[Option<String>]) -> Vec<LoopItem> {
-    let keys = item_keys(&items, labels);
-    let around: Vec<Around> = (0..items.len()).map(|at| Around::of(&items, at)).collect();
-    items
-        .into_iter()
-        .zip(keys)
-        .zip(around)
-        .map(|((value, key), around)| (value, key, around))
-        .enumerate()
-        .map(|(index, (value, key, around))| LoopItem {
-            key,
-            value,
-            index,
-            around,
-        })
-        .collect()
 }

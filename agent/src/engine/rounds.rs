@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::frame::Frame;
-use super::plan::keyed;
+use super::identity::item_keys;
 use super::run::Engine;
 use super::services::seconds;
 use super::unit::{Item, text_of_value};
@@ -70,8 +70,8 @@ impl Engine {
         };
         let values = items_of(spec.style, rendered, &self.base_dir)
             .map_err(|(message, help)| wrong(&message, help))?;
-        let total = values.len();
-        let mut labels = Vec::with_capacity(total);
+        let around = |index: usize| spec.extended.then(|| Around::of(&values, index));
+        let mut labels = Vec::with_capacity(values.len());
         for (index, value) in values.iter().enumerate() {
             labels.push(match &spec.label {
                 Some(label) => {
@@ -79,7 +79,7 @@ impl Engine {
                         key: String::new(),
                         value: value.clone(),
                         index,
-                        around: Around::of(&values, index),
+                        around: around(index),
                     };
                     let scope = self.item_scope(scope, spec, &item);
                     Some(text_of_value(&self.templates.render(label, &scope)?))
@@ -87,7 +87,17 @@ impl Engine {
                 None => None,
             });
         }
-        Ok(keyed(values, &labels))
+        let keys = item_keys(&values, &labels);
+        let around: Vec<_> = (0..values.len()).map(around).collect();
+        let keyed = values.into_iter().zip(keys).zip(around).enumerate();
+        Ok(keyed
+            .map(|(index, ((value, key), around))| Item {
+                key,
+                value,
+                index,
+                around,
+            })
+            .collect())
     }
 
     pub(super) fn item_scope(&self, scope: &Scope, spec: &Loop, item: &Item) -> Scope {
@@ -97,8 +107,8 @@ impl Engine {
         if let Some(name) = &spec.index_var {
             scope.bind(name, item.index.into());
         }
-        if spec.extended {
-            scope.bind("ansible_loop", item.around.extended(item.index));
+        if let Some(around) = &item.around {
+            scope.bind("ansible_loop", around.extended(item.index));
         }
         scope
     }

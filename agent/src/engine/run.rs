@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
 use super::effort::Effort;
+use super::hold::{Held, Locks};
 use super::identity::Identities;
 use super::options::RunOptions;
 use super::plan::PlanEntry;
@@ -16,15 +17,14 @@ use super::resolve::UnknownTask;
 use super::session::Session;
 use super::task_log::EventSink;
 use crate::event::Event;
-use crate::playbook::model::{Item, Node, NodeKind, Playbook};
+use crate::playbook::model::Playbook;
 use crate::playbook::template::Templates;
 use crate::redact::Redactor;
 use crate::source::Problem;
 use crate::state::fingerprint::sha256_hex;
 use crate::state::journal::read_for;
 use crate::state::{
-    Answer, Body, Contents, History, HostLock, Journal, Lock, Outcome, Seat, StateDir, StateError,
-    seat,
+    Answer, Body, Contents, History, HostLock, Journal, Outcome, Seat, StateDir, StateError,
 };
 
 /// A playbook, ready to be planned or run.
@@ -77,21 +77,6 @@ impl From<StateError> for RunError {
     fn from(error: StateError) -> Self {
         Self::State(error)
     }
-}
-
-/// A journal that was read under the lock.
-pub(super) struct Held {
-    run: String,
-    pub contents: Contents,
-    locks: Locks,
-}
-
-/// What keeps other runs out as long as it lives.
-pub(super) struct Locks {
-    /// Of this folder.
-    _folder: Lock,
-    /// Of this state, wherever on this host a copy of it may be at work; from when it has an id.
-    on_host: Option<HostLock>,
 }
 
 /// A run that has begun.
@@ -149,8 +134,7 @@ impl Engine {
             name,
             playbook,
         };
-        let mut problems = engine.hosts_elsewhere();
-        problems.extend(engine.root_wanted());
+        let problems = engine.misfits();
         if !problems.is_empty() {
             return Err(RunError::Invalid(problems));
         }
@@ -236,52 +220,6 @@ impl Engine {
         };
         session.close(end.outcome(), started, broken)?;
         Ok(end)
-    }
-
-    /// Takes the locks and reads the journal, which must be no copy.
-    pub(super) fn hold(&self) -> Result<Held, RunError> {
-        let run = run_id();
-        self.state.create()?;
-        let holder = format!(
-            "pid {}, run {run}, {} on {}",
-            std::process::id(),
-            self.options.operator.user,
-            self.options.operator.host
-        );
-        let folder = Lock::take(&self.state.lock(), &holder)?;
-        let contents = self.journal()?;
-        self.refuse_copy(&contents)?;
-        let on_host = contents.state_id().map(HostLock::take).transpose()?;
-        Ok(Held {
-            run,
-            contents,
-            locks: Locks {
-                _folder: folder,
-                on_host,
-            },
-        })
-    }
-
-    /// Refuses a journal that is a copy of the one that its last run wrote to. A run does so by itself; who
-    /// only looks may want to know.
-    ///
-    /// # Errors
-    /// [`StateError::Copied`], or `Io` where the journal cannot be inspected.
-    pub fn refuse_copy(&self, contents: &Contents) -> Result<(), StateError> {
-        let machine = self.options.operator.machine.as_deref();
-        seat::refuse_copy(&self.state.journal(), contents, machine)
-    }
-
-    /// Why a run would not begin on this journal, and what to do about it, for those who only look.
-    #[must_use]
-    pub fn would_refuse(&self, contents: &Contents) -> Option<String> {
-        // Nothing was run yet: there is no file that could be a copy.
-        if contents.records.is_empty() {
-            return None;
-        }
-        let error = self.refuse_copy(contents).err()?;
-        let help = error.help().unwrap_or_default();
-        Some(format!("a run would stop: {error}; {help}"))
     }
 
     /// Journals that a run begins; `command` is what was asked for where it is not `run`, `redo` the tasks
@@ -455,93 +393,6 @@ impl Engine {
             command: command.map(str::to_owned),
         }
     }
-
-    fn hosts_elsewhere(&self) -> Vec<Problem> {
-        if self.options.host.plays.is_some() {
-            return Vec::new();
-        }
-        let here = ["localhost", "127.0.0.1", "all"];
-        self.playbook
-            .plays
-            .iter()
-            .filter(|play| match &play.hosts.kind {
-                NodeKind::String(hosts) => !here.contains(&hosts.as_str()),
-                _ => true,
-            })
-            .map(|play| {
-                Problem::new(
-                    "playbook::hosts_elsewhere",
-                    &play.hosts.at,
-                    format!("play `{}` is for other hosts than this one", play.name),
-                    "runs here only with `localhost` or `all`",
-                )
-                .with_help(
-                    "name the inventory that has these hosts (`-i`), or write `hosts: localhost` \
-                     and run the agent on the host itself",
-                )
-            })
-            .collect()
-    }
-
-    /// `become: true` asks for root: the agent is started as root, it does not change users.
-    fn root_wanted(&self) -> Vec<Problem> {
-        if nix::unistd::Uid::effective().is_root() {
-            return Vec::new();
-        }
-        let asks = |node: &&Node| matches!(node.kind, NodeKind::Bool(true));
-        self.playbook
-            .plays
-            .iter()
-            .filter_map(|play| {
-                play.r#become
-                    .as_ref()
-                    .filter(asks)
-                    .or(become_in(&play.items))
-            })
-            .map(|node| {
-                Problem::new(
-                    "playbook::needs_root",
-                    &node.at,
-                    "this asks for root, and the agent does not run as root",
-                    "asked for here",
-                )
-                .with_help("run it as root, for example with sudo")
-            })
-            .collect()
-    }
-
-    /// Whatever was encrypted is a secret.
-    pub(super) fn learn_revealed(&self) {
-        for secret in self.options.vault.revealed() {
-            self.redactor.add(&secret.into());
-        }
-    }
-
-    fn learn_secrets(&self) -> Result<(), Problem> {
-        self.learn_revealed();
-        for play in &self.playbook.plays {
-            let scope = self.play_scope(&self.root_scope(), play);
-            let asked = play.prompts.iter().filter(|prompt| prompt.private);
-            for prompt in asked {
-                let answers = [&self.options.prompted, &self.options.extra_vars];
-                for value in answers.iter().filter_map(|all| all.get(&prompt.name)) {
-                    self.redactor.add(value);
-                }
-            }
-            for name in &play.secrets {
-                if let Some(value) = self.options.extra_vars.get(name) {
-                    self.redactor.add(value);
-                }
-                let inventory = &self.options.host.vars;
-                let files = play.vars_files.iter();
-                let vars = files.chain([&play.vars, inventory]).flatten();
-                for (_, _, node) in vars.filter(|(key, _, _)| key == name) {
-                    self.redactor.add(&self.templates.render(node, &scope)?);
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl RunEnd {
@@ -553,24 +404,6 @@ impl RunEnd {
             Self::DecisionNeeded(_) => Outcome::DecisionNeeded,
         }
     }
-}
-
-/// The first `become: true` of tasks and blocks.
-fn become_in(items: &[Item]) -> Option<&Node> {
-    items.iter().find_map(|item| {
-        let (common, inner) = match item {
-            Item::Task(task) => (&task.common, None),
-            Item::Block(block) => (&block.common, Some(block)),
-        };
-        let own = common.r#become.as_ref();
-        own.filter(|node| matches!(node.kind, NodeKind::Bool(true)))
-            .or_else(|| {
-                let block = inner?;
-                [&block.block, &block.rescue, &block.always]
-                    .into_iter()
-                    .find_map(|items| become_in(items))
-            })
-    })
 }
 
 /// The name of a playbook's folder in the state directory: its file name without ending.

@@ -491,6 +491,9 @@ impl Engine {
 
     /// Tells whether `--tags` and `--skip-tags` let a task through.
     pub(super) fn wants(&self, frame: &Frame<'_>, task: &Task) -> bool {
+        if frame.handlers {
+            return true;
+        }
         let tags: Vec<&str> = task
             .common
             .tags
@@ -498,9 +501,6 @@ impl Engine {
             .chain(&frame.play.tags)
             .map(String::as_str)
             .collect();
-        if frame.handlers {
-            return true;
-        }
         let has = |wanted: &[String]| {
             wanted.iter().any(|tag| {
                 tags.contains(&tag.as_str())

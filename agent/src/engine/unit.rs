@@ -55,7 +55,8 @@ pub(super) struct Item {
     pub key: String,
     pub value: Value,
     pub index: usize,
-    pub around: Around,
+    /// Where the loop is to know it.
+    pub around: Option<Around>,
 }
 
 impl Engine {

@@ -1,0 +1,43 @@
+//! What must not be shown: learnt before anything is.
+
+use super::run::Engine;
+use crate::source::Problem;
+
+impl Engine {
+    /// Whatever was encrypted is a secret.
+    pub(super) fn learn_revealed(&self) {
+        for secret in self.options.vault.revealed() {
+            self.redactor.add(&secret.into());
+        }
+    }
+
+    /// The values of what the playbook calls secret, of private prompts, and of what was encrypted.
+    ///
+    /// # Errors
+    /// A secret's value cannot be rendered.
+    pub(super) fn learn_secrets(&self) -> Result<(), Problem> {
+        self.learn_revealed();
+        for play in &self.playbook.plays {
+            let scope = self.play_scope(&self.root_scope(), play);
+            let asked = play.prompts.iter().filter(|prompt| prompt.private);
+            for prompt in asked {
+                let answers = [&self.options.prompted, &self.options.extra_vars];
+                for value in answers.iter().filter_map(|all| all.get(&prompt.name)) {
+                    self.redactor.add(value);
+                }
+            }
+            for name in &play.secrets {
+                if let Some(value) = self.options.extra_vars.get(name) {
+                    self.redactor.add(value);
+                }
+                let inventory = &self.options.host.vars;
+                let files = play.vars_files.iter();
+                let vars = files.chain([&play.vars, inventory]).flatten();
+                for (_, _, node) in vars.filter(|(key, _, _)| key == name) {
+                    self.redactor.add(&self.templates.render(node, &scope)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
