@@ -35,6 +35,17 @@ pub enum Plan {
     CannotPredict,
 }
 
+impl From<Vec<String>> for Plan {
+    /// What would change, one line each; no line, and the effect is there.
+    fn from(lines: Vec<String>) -> Self {
+        if lines.is_empty() {
+            Self::InSync
+        } else {
+            Self::NeedsChange(lines)
+        }
+    }
+}
+
 /// A file that a task made and whose content its result vouches for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputFile {
@@ -80,6 +91,16 @@ impl Outcome {
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.result.insert(key.to_owned(), value.into());
         self
+    }
+
+    /// Adds what a command printed, whole and in lines.
+    #[must_use]
+    pub fn printed(self, stdout: &str, stderr: &str) -> Self {
+        let lines = |text: &str| text.lines().map(Value::from).collect::<Vec<_>>();
+        self.with("stdout", stdout)
+            .with("stderr", stderr)
+            .with("stdout_lines", lines(stdout))
+            .with("stderr_lines", lines(stderr))
     }
 
     /// Adds the line for people.

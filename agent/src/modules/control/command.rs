@@ -241,7 +241,9 @@ pub(super) fn advice(line: &str, tells: [Option<&PathBuf>; 2]) -> Advice {
     }
 }
 
-fn input(stdin: Option<&String>, newline: bool) -> Option<String> {
+/// What a command reads: `stdin`, with a line end where `stdin_add_newline` asks for one.
+#[must_use]
+pub fn stdin_text(stdin: Option<&String>, newline: bool) -> Option<String> {
     stdin.map(|text| match newline {
         true => format!("{text}\n"),
         false => text.clone(),
@@ -298,7 +300,7 @@ impl CommandModule {
                 arguments: arguments.iter().map(Into::into).collect(),
                 directory,
                 environment: ctx.environment.clone(),
-                stdin: input(self.stdin.as_ref(), self.stdin_add_newline),
+                stdin: stdin_text(self.stdin.as_ref(), self.stdin_add_newline),
             },
             creates,
             removes,
@@ -343,7 +345,7 @@ impl ShellModule {
                 arguments: vec!["-c".into(), self.cmd.clone().into()],
                 directory,
                 environment: ctx.environment.clone(),
-                stdin: input(self.stdin.as_ref(), self.stdin_add_newline),
+                stdin: stdin_text(self.stdin.as_ref(), self.stdin_add_newline),
             },
             creates,
             removes,

@@ -12,6 +12,7 @@ use super::error::DockerError;
 use super::exec::{ExecRequest, ExecStreams, run};
 use super::lifecycle;
 use crate::modules::context::TaskContext;
+use crate::modules::control::stdin_text;
 use crate::modules::error::ModuleError;
 use crate::modules::files::durable::sync_everything;
 use crate::modules::module::{Advice, Kind, Module, Outcome, Plan, Recovery, TypedModule};
@@ -141,10 +142,7 @@ impl Module for DockerContainerExec {
             user: self.user.clone(),
             working_dir: self.chdir.clone(),
         };
-        let text = self.stdin.as_ref().map(|text| {
-            let newline = if self.stdin_add_newline { "\n" } else { "" };
-            format!("{text}{newline}")
-        });
+        let text = stdin_text(self.stdin.as_ref(), self.stdin_add_newline);
         let mut input = text.as_ref().map(String::as_bytes);
         let mut hear = |line: &str| ctx.progress.line(ctx.redactor.text(line));
         let streams = ExecStreams {
@@ -176,10 +174,7 @@ impl Module for DockerContainerExec {
         }
         Ok(Outcome::changed()
             .with("rc", end.exit_code)
-            .with("stdout", stdout)
-            .with("stderr", stderr)
-            .with("stdout_lines", stdout.lines().collect::<Vec<_>>())
-            .with("stderr_lines", stderr.lines().collect::<Vec<_>>()))
+            .printed(stdout, stderr))
     }
 
     async fn recover(&self, _ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {

@@ -336,11 +336,7 @@ impl Module for DockerContainerCopyFrom {
             .filter(|(path, _, sha256)| hash_of(&dest.join(path)).as_ref() != Some(sha256))
             .map(|(path, ..)| format!("write {}", dest.join(path).display()))
             .collect();
-        Ok(if lines.is_empty() {
-            Plan::InSync
-        } else {
-            Plan::NeedsChange(lines)
-        })
+        Ok(Plan::from(lines))
     }
 
     async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {

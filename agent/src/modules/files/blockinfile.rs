@@ -1,75 +1,51 @@
 //! `blockinfile`: lines between two markers of a text file.
 
-use std::path::PathBuf;
-
 use async_trait::async_trait;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::edit::{self, Edit, Edited, Options, bare, editing_module, lines_of, pattern};
+use super::edit::{self, Edit, Edited, bare, editing_module, lines_of, pattern};
 use super::error::{FilesError, FilesResult};
 use super::lineinfile::State;
-use super::mode::Mode;
 use crate::modules::{
     Effort, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule, Undo,
 };
 
-/// Makes sure that lines stand between two markers of a text file, or that no such block does.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct BlockInFileModule {
-    /// The file.
-    #[serde(alias = "dest", alias = "destfile", alias = "name")]
-    #[schemars(extend("aliases" = ["dest", "destfile", "name"]))]
-    path: PathBuf,
-    /// The lines. Without any, the block goes, markers included.
-    #[serde(default, alias = "content")]
-    #[schemars(extend("aliases" = ["content"]))]
-    block: String,
-    /// `present` (default) or `absent`.
-    #[serde(default)]
-    state: State,
-    /// The markers' line; `{mark}` stands for `BEGIN` and `END`.
-    /// Default: `# {mark} ANSIBLE MANAGED BLOCK`.
-    #[serde(default = "default_marker")]
-    marker: String,
-    /// Word of the first marker. Default: `BEGIN`.
-    #[serde(default = "begin")]
-    marker_begin: String,
-    /// Word of the second marker. Default: `END`.
-    #[serde(default = "end")]
-    marker_end: String,
-    /// Where a new block goes: behind the last line that matches this expression, or `EOF` (default).
-    #[serde(default)]
-    insertafter: Option<String>,
-    /// Where a new block goes: before the last line that matches this expression, or `BOF`.
-    #[serde(default)]
-    insertbefore: Option<String>,
-    /// Makes sure of an empty line before the block. Default: false.
-    #[serde(default)]
-    prepend_newline: bool,
-    /// Makes sure of an empty line behind the block. Default: false.
-    #[serde(default)]
-    append_newline: bool,
-    /// Makes the file, and its folders, where they are missing. Default: false.
-    #[serde(default)]
-    create: bool,
-    /// Keeps what was there under a name with the time. Default: false.
-    #[serde(default)]
-    backup: bool,
-    /// Command that must accept the new content before it replaces the old; `%s` is its path.
-    #[serde(default)]
-    validate: Option<String>,
-    /// Mode: `0644`, `"0644"` or `u=rw,g=r`.
-    #[serde(default)]
-    mode: Option<Mode>,
-    /// Owner, a name or number.
-    #[serde(default)]
-    owner: Option<String>,
-    /// Group, a name or number.
-    #[serde(default)]
-    group: Option<String>,
+editing_module! {
+    /// Makes sure that lines stand between two markers of a text file, or that no such block does.
+    pub struct BlockInFileModule {
+        /// The lines. Without any, the block goes, markers included.
+        #[serde(default, alias = "content")]
+        #[schemars(extend("aliases" = ["content"]))]
+        block: String,
+        /// `present` (default) or `absent`.
+        #[serde(default)]
+        state: State,
+        /// The markers' line; `{mark}` stands for `BEGIN` and `END`.
+        /// Default: `# {mark} ANSIBLE MANAGED BLOCK`.
+        #[serde(default = "default_marker")]
+        marker: String,
+        /// Word of the first marker. Default: `BEGIN`.
+        #[serde(default = "begin")]
+        marker_begin: String,
+        /// Word of the second marker. Default: `END`.
+        #[serde(default = "end")]
+        marker_end: String,
+        /// Where a new block goes: behind the last line that matches this expression, or `EOF` (default).
+        #[serde(default)]
+        insertafter: Option<String>,
+        /// Where a new block goes: before the last line that matches this expression, or `BOF`.
+        #[serde(default)]
+        insertbefore: Option<String>,
+        /// Makes sure of an empty line before the block. Default: false.
+        #[serde(default)]
+        prepend_newline: bool,
+        /// Makes sure of an empty line behind the block. Default: false.
+        #[serde(default)]
+        append_newline: bool,
+        /// Makes the file, and its folders, where they are missing. Default: false.
+        #[serde(default)]
+        create: bool,
+    }
 }
 
 fn default_marker() -> String {
@@ -113,17 +89,6 @@ impl BlockInFileModule {
 }
 
 impl Edit for BlockInFileModule {
-    fn options(&self) -> Options<'_> {
-        Options {
-            path: &self.path,
-            mode: self.mode.as_ref(),
-            owner: self.owner.as_deref(),
-            group: self.group.as_deref(),
-            backup: self.backup,
-            validate: self.validate.as_deref(),
-        }
-    }
-
     fn edit(&self, old: Option<&str>) -> FilesResult<Edited> {
         let wanted = self.state == State::Present && !self.block.is_empty();
         let (Some(text), made) = (match (old, self.create, self.state) {
@@ -194,8 +159,6 @@ impl Edit for BlockInFileModule {
         })
     }
 }
-
-editing_module!(BlockInFileModule);
 
 impl TypedModule for BlockInFileModule {
     const NAME: &'static str = "blockinfile";

@@ -16,14 +16,12 @@ use super::copy_dir;
 use super::durable::{mode_of, remove_partial, sha256_file};
 use super::error::{FilesError, FilesResult, human_bytes};
 use super::mode::Mode;
-use super::put::{Change, Put};
-use super::result::with_file_facts;
+use super::put::{Change, Put, vouched};
 use super::stat::ansible_checksum;
 use super::undo::{Before, before_of, intent_of, undo_of_path};
 use crate::modules::error::PathError;
 use crate::modules::{
-    Effort, Kind, Module, ModuleError, Outcome, OutputFile, Plan, Recovery, TaskContext,
-    TypedModule, Undo,
+    Effort, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule, Undo,
 };
 use crate::python_json;
 
@@ -267,11 +265,7 @@ impl Module for CopyModule {
             module.converge(ctx, Do::Look, None)
         })
         .await?;
-        Ok(if change.lines.is_empty() {
-            Plan::InSync
-        } else {
-            Plan::NeedsChange(change.lines)
-        })
+        Ok(Plan::from(change.lines))
     }
 
     async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {
@@ -296,7 +290,6 @@ impl Module for CopyModule {
             if let Some(backup) = change.backup {
                 outcome = outcome.with("backup_file", backup.display().to_string());
             }
-            outcome = with_file_facts(outcome, "dest", &target)?;
             if let Some(first) = change.lines.first() {
                 let more = match change.lines.len() {
                     1 => String::new(),
@@ -304,22 +297,12 @@ impl Module for CopyModule {
                 };
                 outcome = outcome.summary(format!("{first}{more}"));
             }
-            if target.is_dir() {
-                return Ok(outcome);
-            }
-            let size = fs::metadata(&target)
-                .map_err(PathError::on("inspect", &target))?
-                .len();
-            let sha256 = sha256_file(&target, &ctx.cancel, |_| {})?;
-            Ok(outcome
-                .with("checksum", ansible_checksum(&target, ctx)?)
-                .with("sha256", sha256.clone())
-                .with("size_text", human_bytes(size))
-                .output(OutputFile {
-                    path: target,
-                    size,
-                    sha256,
-                }))
+            let outcome = vouched(outcome, target, ctx)?;
+            let size = outcome.outputs.first().map(|file| human_bytes(file.size));
+            Ok(match size {
+                Some(size) => outcome.with("size_text", size),
+                None => outcome,
+            })
         })
         .await
     }

@@ -40,11 +40,14 @@ pub(super) struct Edited {
     pub found: Option<u64>,
 }
 
-/// A module that edits one text file.
-pub(super) trait Edit: Clone + Send + Sync + 'static {
-    /// The arguments in common.
+/// The arguments that the modules have in common.
+pub(super) trait Common {
+    /// Returns them.
     fn options(&self) -> Options<'_>;
+}
 
+/// A module that edits one text file.
+pub(super) trait Edit: Common + Clone + Send + Sync + 'static {
     /// Returns the text that a file with this text should have; `None`: there is no file.
     fn edit(&self, old: Option<&str>) -> FilesResult<Edited>;
 
@@ -129,11 +132,7 @@ fn converge(
 pub(super) async fn check(edit: &impl Edit, ctx: &TaskContext) -> Result<Plan, ModuleError> {
     blocking(edit, ctx, |edit, ctx| {
         let (_, _, lines) = converge(edit, ctx, Do::Look, None)?;
-        Ok(if lines.is_empty() {
-            Plan::InSync
-        } else {
-            Plan::NeedsChange(lines)
-        })
+        Ok(Plan::from(lines))
     })
     .await
 }
@@ -174,11 +173,55 @@ pub(super) async fn recover(edit: &impl Edit, ctx: &TaskContext) -> Result<Recov
     .await
 }
 
-/// Makes a module of a type that edits.
+/// Defines a module's arguments together with those that the modules which edit share, and makes it a
+/// module. `serde` cannot flatten a struct into one that refuses unknown fields, so the fields are written
+/// into each.
 macro_rules! editing_module {
-    ($type:ty) => {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $kind:ty,)* }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, ::serde::Deserialize, ::schemars::JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            /// The file.
+            #[serde(alias = "dest", alias = "destfile", alias = "name")]
+            #[schemars(extend("aliases" = ["dest", "destfile", "name"]))]
+            path: ::std::path::PathBuf,
+            $($(#[$field_meta])* $field: $kind,)*
+            /// Keeps what was there under a name with the time. Default: false.
+            #[serde(default)]
+            backup: bool,
+            /// Command that must accept the new content before it replaces the old; `%s` is its path.
+            #[serde(default)]
+            validate: Option<String>,
+            /// Mode: `0644`, `"0644"` or `u=rw,g=r`.
+            #[serde(default)]
+            mode: Option<$crate::modules::files::mode::Mode>,
+            /// Owner, a name or number.
+            #[serde(default)]
+            owner: Option<String>,
+            /// Group, a name or number.
+            #[serde(default)]
+            group: Option<String>,
+        }
+
+        impl $crate::modules::files::edit::Common for $name {
+            fn options(&self) -> $crate::modules::files::edit::Options<'_> {
+                $crate::modules::files::edit::Options {
+                    path: &self.path,
+                    mode: self.mode.as_ref(),
+                    owner: self.owner.as_deref(),
+                    group: self.group.as_deref(),
+                    backup: self.backup,
+                    validate: self.validate.as_deref(),
+                }
+            }
+        }
+
         #[async_trait]
-        impl Module for $type {
+        impl Module for $name {
             async fn check(&self, ctx: &TaskContext) -> Result<Plan, ModuleError> {
                 super::edit::check(self, ctx).await
             }

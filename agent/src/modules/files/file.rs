@@ -1,9 +1,10 @@
 //! `file`: a path is a file, a directory, a link, or not there, with this owner and mode.
 
-use std::fs::{self, File, FileTimes, OpenOptions};
-use std::os::unix::fs::symlink;
+mod links;
+mod touch;
+
+use std::fs::{self};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -14,8 +15,7 @@ use super::attributes::Wanted;
 use super::blocking::blocking;
 use super::converge::{Do, make_directories, recurse, set_attributes};
 use super::durable::{
-    Identity, fsync_dir, kind_of, metadata_of, nearest_existing, parent_of, remove_if_there,
-    sibling,
+    Identity, kind_of, metadata_of, nearest_existing, parent_of, remove_if_there, sibling,
 };
 use super::error::{FilesError, FilesResult};
 use super::mode::Mode;
@@ -30,6 +30,7 @@ use crate::modules::{
     Effort, Kind, Module, ModuleError, Outcome, Plan, Recovery, Step, TaskContext, TypedModule,
     Undo,
 };
+use touch::TouchTime;
 
 /// Sets what a path is: file, directory, link or nothing, with owner, group and mode.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -94,49 +95,6 @@ enum State {
     Hard,
     Link,
     Touch,
-}
-
-/// A time that `touch` sets.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(from = "String")]
-#[schemars(with = "String")]
-enum TouchTime {
-    #[default]
-    Now,
-    Preserve,
-    At(String),
-}
-
-impl From<String> for TouchTime {
-    fn from(text: String) -> Self {
-        match text.as_str() {
-            "now" => Self::Now,
-            "preserve" => Self::Preserve,
-            _ => Self::At(text),
-        }
-    }
-}
-
-impl TouchTime {
-    /// `None`: the time stays.
-    fn wanted(&self, form: Option<&str>, now: SystemTime) -> FilesResult<Option<SystemTime>> {
-        let text = match self {
-            Self::Now => return Ok(Some(now)),
-            Self::Preserve => return Ok(None),
-            Self::At(text) => text,
-        };
-        let form = form.unwrap_or("%Y%m%d%H%M.%S");
-        jiff::civil::DateTime::strptime(form, text)
-            .and_then(|time| time.to_zoned(jiff::tz::TimeZone::system()))
-            .map(|time| Some(SystemTime::from(time.timestamp())))
-            .map_err(|_| {
-                FilesError::argument_with_help(
-                    format!("`{text}` is no time of the form `{form}`"),
-                    "write `now`, `preserve` or for example `202401311200.00`",
-                )
-                .into()
-            })
-    }
 }
 
 fn yes() -> bool {
@@ -320,174 +278,6 @@ impl FileModule {
         }
     }
 
-    fn touch(&self, path: &Path, mode: Do) -> FilesResult<Vec<String>> {
-        let wanted = self.wanted()?;
-        let mut lines = Vec::new();
-        if !path.exists() {
-            lines.push(format!("create file {}", path.display()));
-            if mode == Do::Look {
-                return Ok(lines);
-            }
-            let file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
-                .map_err(PathError::on("create", path))?;
-            file.sync_all().map_err(PathError::on("sync", path))?;
-            fsync_dir(parent_of(path))?;
-        }
-        let meta = fs::metadata(path).map_err(PathError::on("inspect", path))?;
-        let now = SystemTime::now();
-        let modified = self
-            .modification_time
-            .wanted(self.modification_time_format.as_deref(), now)?;
-        let accessed = self
-            .access_time
-            .wanted(self.access_time_format.as_deref(), now)?;
-        let differs = |wanted: Option<SystemTime>, found: std::io::Result<SystemTime>| {
-            wanted.is_some_and(|wanted| found.is_ok_and(|found| found != wanted))
-        };
-        if differs(modified, meta.modified()) || differs(accessed, meta.accessed()) {
-            lines.push(format!("set the times of {}", path.display()));
-            if mode == Do::Change {
-                let mut times = FileTimes::new();
-                if let Some(time) = accessed {
-                    times = times.set_accessed(time);
-                }
-                if let Some(time) = modified {
-                    times = times.set_modified(time);
-                }
-                // Opened for reading: directories can be touched, too.
-                let file = File::open(path).map_err(PathError::on("open", path))?;
-                file.set_times(times)
-                    .and_then(|()| file.sync_all())
-                    .map_err(PathError::on("set the times of", path))?;
-            }
-        }
-        lines.extend(self.attributes(path, &wanted, mode)?);
-        Ok(lines)
-    }
-
-    fn link(
-        &self,
-        path: &Path,
-        ctx: &TaskContext,
-        mode: Do,
-        before: Option<&Before>,
-    ) -> FilesResult<Vec<String>> {
-        let found = metadata_of(path)?;
-        let current = found
-            .as_ref()
-            .filter(|meta| meta.is_symlink())
-            .and_then(|_| fs::read_link(path).ok());
-        let Some(target) = self.src.clone().or_else(|| current.clone()) else {
-            return Err(FilesError::argument("`state: link` needs `src`").into());
-        };
-        if !self.force && !parent_of(path).join(&target).exists() {
-            return Err(FilesError::argument_with_help(
-                format!("the link's target {} does not exist", target.display()),
-                "make the target first, or say `force: true`",
-            )
-            .into());
-        }
-        let mut lines = Vec::new();
-        if current.as_ref() != Some(&target) {
-            if let Some(meta) = found.filter(|meta| !meta.is_symlink()) {
-                let empty = meta.is_dir()
-                    && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-                if !self.force || meta.is_dir() && !empty {
-                    return Err(FilesError::TargetExists {
-                        path: path.to_path_buf(),
-                        found: kind_of(&meta),
-                    }
-                    .into());
-                }
-                if meta.is_dir() && mode == Do::Change {
-                    fs::remove_dir(path).map_err(PathError::on("remove", path))?;
-                }
-            }
-            lines.push(match current {
-                Some(old) => {
-                    format!(
-                        "link {} -> {} (was {})",
-                        path.display(),
-                        target.display(),
-                        old.display()
-                    )
-                }
-                None => format!("link {} -> {}", path.display(), target.display()),
-            });
-            if mode == Do::Look {
-                return Ok(lines);
-            }
-            // A link cannot be changed in place; this way there is never none.
-            let temporary = sibling(path, "partial", &ctx.attempt);
-            remove_if_there(&temporary)?;
-            symlink(&target, &temporary).map_err(PathError::on("create", &temporary))?;
-            if let Some(before) = before {
-                before.keep()?;
-            }
-            fs::rename(&temporary, path).map_err(PathError::on("replace", path))?;
-            fsync_dir(parent_of(path))?;
-        }
-        if path.exists() || !self.follow {
-            lines.extend(self.attributes(path, &self.wanted()?, mode)?);
-        }
-        Ok(lines)
-    }
-
-    /// Another name of a file, put in place by a rename.
-    fn hard(
-        &self,
-        path: &Path,
-        ctx: &TaskContext,
-        mode: Do,
-        before: Option<&Before>,
-    ) -> FilesResult<Vec<String>> {
-        let Some(src) = &self.src else {
-            return Err(FilesError::argument("`state: hard` needs `src`").into());
-        };
-        let source = ctx.resolve(src);
-        let Some(wanted) = Identity::at(&source)? else {
-            return Err(FilesError::Missing {
-                what: "the source",
-                path: source,
-            }
-            .into());
-        };
-        let mut lines = Vec::new();
-        if Identity::at(path)? != Some(wanted) {
-            if let Some(meta) = metadata_of(path)?
-                && (!self.force || meta.is_dir())
-            {
-                return Err(FilesError::TargetExists {
-                    path: path.to_path_buf(),
-                    found: kind_of(&meta),
-                }
-                .into());
-            }
-            lines.push(format!(
-                "hard link {} to {}",
-                path.display(),
-                source.display()
-            ));
-            if mode == Do::Look {
-                return Ok(lines);
-            }
-            let temporary = sibling(path, "partial", &ctx.attempt);
-            remove_if_there(&temporary)?;
-            fs::hard_link(&source, &temporary).map_err(PathError::on("link", &temporary))?;
-            if let Some(before) = before {
-                before.keep()?;
-            }
-            fs::rename(&temporary, path).map_err(PathError::on("replace", path))?;
-            fsync_dir(parent_of(path))?;
-        }
-        lines.extend(self.attributes(path, &self.wanted()?, mode)?);
-        Ok(lines)
-    }
-
     fn attributes(&self, path: &Path, wanted: &Wanted, mode: Do) -> FilesResult<Vec<String>> {
         if wanted.is_empty() {
             return Ok(Vec::new());
@@ -520,11 +310,7 @@ impl Module for FileModule {
             module.converge(ctx, Do::Look, None)
         })
         .await?;
-        Ok(if lines.is_empty() {
-            Plan::InSync
-        } else {
-            Plan::NeedsChange(lines)
-        })
+        Ok(Plan::from(lines))
     }
 
     async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {

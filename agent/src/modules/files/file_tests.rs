@@ -1,6 +1,6 @@
 //! The ladder of `file`: predict, change, predict nothing, repair, recover.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 
 use serde_json::json;
 

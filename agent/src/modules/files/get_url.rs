@@ -147,11 +147,7 @@ impl GetUrlModule {
                 lines.extend(self.wanted()?.difference(&meta).1);
             }
         }
-        Ok(if lines.is_empty() {
-            Plan::InSync
-        } else {
-            Plan::NeedsChange(lines)
-        })
+        Ok(Plan::from(lines))
     }
 
     fn run(&self, ctx: &TaskContext, before: &Before) -> FilesResult<Outcome> {

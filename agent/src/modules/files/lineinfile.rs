@@ -1,75 +1,53 @@
 //! `lineinfile`: one line of a text file.
 
-use std::path::PathBuf;
-
 use async_trait::async_trait;
 use regex::Regex;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::edit::{self, Edit, Edited, Options, bare, editing_module, lines_of, pattern};
+use super::edit::{self, Edit, Edited, bare, editing_module, lines_of, pattern};
 use super::error::{FilesError, FilesResult};
-use super::mode::Mode;
 use crate::modules::{
     Effort, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule, Undo,
 };
 use crate::python_regex::expand;
 
-/// Makes sure that a line is in a text file, or that none such is.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LineInFileModule {
-    /// The file.
-    #[serde(alias = "dest", alias = "destfile", alias = "name")]
-    #[schemars(extend("aliases" = ["dest", "destfile", "name"]))]
-    path: PathBuf,
-    /// The line, without its end.
-    #[serde(default, alias = "value")]
-    #[schemars(extend("aliases" = ["value"]))]
-    line: Option<String>,
-    /// Regular expression of the line that is replaced (the last that matches) or, with `absent`, of the
-    /// lines that go.
-    #[serde(default, alias = "regex")]
-    #[schemars(extend("aliases" = ["regex"]))]
-    regexp: Option<String>,
-    /// Text that the line holds, instead of `regexp`.
-    #[serde(default)]
-    search_string: Option<String>,
-    /// `present` (default) or `absent`.
-    #[serde(default)]
-    state: State,
-    /// Where a new line goes: behind the last line that matches this expression, or `EOF` (default).
-    #[serde(default)]
-    insertafter: Option<String>,
-    /// Where a new line goes: before the last line that matches this expression, or `BOF`.
-    #[serde(default)]
-    insertbefore: Option<String>,
-    /// The first match counts, not the last. Default: false.
-    #[serde(default)]
-    firstmatch: bool,
-    /// Fills `\1` and `\g<name>` in `line` from the match of `regexp`; where nothing matches, nothing is
-    /// done. Default: false.
-    #[serde(default)]
-    backrefs: bool,
-    /// Makes the file, and its folders, where they are missing. Default: false.
-    #[serde(default)]
-    create: bool,
-    /// Keeps what was there under a name with the time. Default: false.
-    #[serde(default)]
-    backup: bool,
-    /// Command that must accept the new content before it replaces the old; `%s` is its path.
-    #[serde(default)]
-    validate: Option<String>,
-    /// Mode: `0644`, `"0644"` or `u=rw,g=r`.
-    #[serde(default)]
-    mode: Option<Mode>,
-    /// Owner, a name or number.
-    #[serde(default)]
-    owner: Option<String>,
-    /// Group, a name or number.
-    #[serde(default)]
-    group: Option<String>,
+editing_module! {
+    /// Makes sure that a line is in a text file, or that none such is.
+    pub struct LineInFileModule {
+        /// The line, without its end.
+        #[serde(default, alias = "value")]
+        #[schemars(extend("aliases" = ["value"]))]
+        line: Option<String>,
+        /// Regular expression of the line that is replaced (the last that matches) or, with `absent`, of the
+        /// lines that go.
+        #[serde(default, alias = "regex")]
+        #[schemars(extend("aliases" = ["regex"]))]
+        regexp: Option<String>,
+        /// Text that the line holds, instead of `regexp`.
+        #[serde(default)]
+        search_string: Option<String>,
+        /// `present` (default) or `absent`.
+        #[serde(default)]
+        state: State,
+        /// Where a new line goes: behind the last line that matches this expression, or `EOF` (default).
+        #[serde(default)]
+        insertafter: Option<String>,
+        /// Where a new line goes: before the last line that matches this expression, or `BOF`.
+        #[serde(default)]
+        insertbefore: Option<String>,
+        /// The first match counts, not the last. Default: false.
+        #[serde(default)]
+        firstmatch: bool,
+        /// Fills `\1` and `\g<name>` in `line` from the match of `regexp`; where nothing matches, nothing is
+        /// done. Default: false.
+        #[serde(default)]
+        backrefs: bool,
+        /// Makes the file, and its folders, where they are missing. Default: false.
+        #[serde(default)]
+        create: bool,
+    }
 }
 
 /// Whether the line shall be there.
@@ -254,17 +232,6 @@ impl LineInFileModule {
 }
 
 impl Edit for LineInFileModule {
-    fn options(&self) -> Options<'_> {
-        Options {
-            path: &self.path,
-            mode: self.mode.as_ref(),
-            owner: self.owner.as_deref(),
-            group: self.group.as_deref(),
-            backup: self.backup,
-            validate: self.validate.as_deref(),
-        }
-    }
-
     fn edit(&self, old: Option<&str>) -> FilesResult<Edited> {
         if self.regexp.is_some() && self.search_string.is_some() {
             return Err(
@@ -277,8 +244,6 @@ impl Edit for LineInFileModule {
         }
     }
 }
-
-editing_module!(LineInFileModule);
 
 impl TypedModule for LineInFileModule {
     const NAME: &'static str = "lineinfile";

@@ -9,11 +9,13 @@ use super::attributes::{Attributes, Wanted, apply_to_path, umask};
 use super::content::{Source, keep_backup, same_content, validate, write_content};
 use super::converge::Do;
 use super::difference::lines;
-use super::durable::{PendingFile, kind_of, metadata_of, mode_of, parent_of};
+use super::durable::{PendingFile, kind_of, metadata_of, mode_of, parent_of, sha256_file};
 use super::error::{FilesError, FilesResult};
+use super::result::with_file_facts;
+use super::stat::ansible_checksum;
 use super::undo::Before;
-use crate::modules::TaskContext;
 use crate::modules::error::PathError;
+use crate::modules::{Outcome, OutputFile, TaskContext};
 
 /// What became, or would become, of one file.
 #[derive(Debug, Default)]
@@ -148,4 +150,29 @@ impl Put<'_> {
         pending.commit(&attributes)?;
         Ok(change)
     }
+}
+
+/// Adds what is at the target: owner, mode and size, and of a file the hashes that the task vouches for.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn vouched(
+    outcome: Outcome,
+    target: PathBuf,
+    ctx: &TaskContext,
+) -> FilesResult<Outcome> {
+    let outcome = with_file_facts(outcome, "dest", &target)?;
+    let meta = std::fs::metadata(&target).map_err(PathError::on("inspect", &target))?;
+    if !meta.is_file() {
+        return Ok(outcome);
+    }
+    let sha256 = sha256_file(&target, &ctx.cancel, |_| {})?;
+    Ok(outcome
+        .with("checksum", ansible_checksum(&target, ctx)?)
+        .with("sha256", sha256.clone())
+        .output(OutputFile {
+            path: target,
+            size: meta.len(),
+            sha256,
+        }))
 }

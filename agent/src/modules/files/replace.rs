@@ -1,72 +1,37 @@
 //! `replace`: every match of an expression in a text file.
 
-use std::path::PathBuf;
-
 use async_trait::async_trait;
 use regex::Captures;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::edit::{self, Edit, Edited, Options, editing_module};
+use super::edit::{self, Edit, Edited, editing_module};
 use super::error::{FilesError, FilesResult};
-use super::mode::Mode;
 use crate::modules::{
     Effort, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule, Undo,
 };
 use crate::python_regex::{build, expand};
 
-/// Replaces every match of a regular expression in a text file.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ReplaceModule {
-    /// The file.
-    #[serde(alias = "dest", alias = "destfile", alias = "name")]
-    #[schemars(extend("aliases" = ["dest", "destfile", "name"]))]
-    path: PathBuf,
-    /// The regular expression; `^` and `$` match at each line.
-    regexp: String,
-    /// What stands for each match; `\1` and `\g<name>` are its groups. Default: nothing, the matches go.
-    #[serde(default)]
-    replace: String,
-    /// Only what stands behind the first match of this expression.
-    #[serde(default)]
-    after: Option<String>,
-    /// Only what stands before the first match of this expression (behind `after`, where that is given).
-    #[serde(default)]
-    before: Option<String>,
-    /// Keeps what was there under a name with the time. Default: false.
-    #[serde(default)]
-    backup: bool,
-    /// Command that must accept the new content before it replaces the old; `%s` is its path.
-    #[serde(default)]
-    validate: Option<String>,
-    /// Mode: `0644`, `"0644"` or `u=rw,g=r`.
-    #[serde(default)]
-    mode: Option<Mode>,
-    /// Owner, a name or number.
-    #[serde(default)]
-    owner: Option<String>,
-    /// Group, a name or number.
-    #[serde(default)]
-    group: Option<String>,
-    /// Accepted where it is UTF-8, which all text is taken for.
-    #[serde(default)]
-    encoding: Option<String>,
+editing_module! {
+    /// Replaces every match of a regular expression in a text file.
+    pub struct ReplaceModule {
+        /// The regular expression; `^` and `$` match at each line.
+        regexp: String,
+        /// What stands for each match; `\1` and `\g<name>` are its groups. Default: nothing, the matches go.
+        #[serde(default)]
+        replace: String,
+        /// Only what stands behind the first match of this expression.
+        #[serde(default)]
+        after: Option<String>,
+        /// Only what stands before the first match of this expression (behind `after`, where that is given).
+        #[serde(default)]
+        before: Option<String>,
+        /// Accepted where it is UTF-8, which all text is taken for.
+        #[serde(default)]
+        encoding: Option<String>,
+    }
 }
 
 impl Edit for ReplaceModule {
-    fn options(&self) -> Options<'_> {
-        Options {
-            path: &self.path,
-            mode: self.mode.as_ref(),
-            owner: self.owner.as_deref(),
-            group: self.group.as_deref(),
-            backup: self.backup,
-            validate: self.validate.as_deref(),
-        }
-    }
-
     fn edit(&self, old: Option<&str>) -> FilesResult<Edited> {
         if let Some(encoding) = &self.encoding
             && !["utf-8", "utf8"].contains(&encoding.to_ascii_lowercase().as_str())
@@ -127,8 +92,6 @@ impl Edit for ReplaceModule {
         })
     }
 }
-
-editing_module!(ReplaceModule);
 
 impl TypedModule for ReplaceModule {
     const NAME: &'static str = "replace";

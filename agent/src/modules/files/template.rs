@@ -12,16 +12,13 @@ use super::attributes::Wanted;
 use super::blocking::blocking;
 use super::content::Source;
 use super::converge::Do;
-use super::durable::{metadata_of, remove_partial, sha256_file};
+use super::durable::remove_partial;
 use super::error::{FilesError, FilesResult};
 use super::mode::Mode;
-use super::put::{Change, Put};
-use super::result::with_file_facts;
-use super::stat::ansible_checksum;
+use super::put::{Change, Put, vouched};
 use super::undo::{Before, before_of, intent_of, undo_of_path};
 use crate::modules::{
-    Effort, Kind, Module, ModuleError, Outcome, OutputFile, Plan, Recovery, TaskContext,
-    TypedModule, Undo,
+    Effort, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule, Undo,
 };
 
 /// What the engine makes of `src`.
@@ -169,11 +166,7 @@ impl Module for TemplateModule {
             module.converge(ctx, Do::Look, None)
         })
         .await?;
-        Ok(if change.lines.is_empty() {
-            Plan::InSync
-        } else {
-            Plan::NeedsChange(change.lines)
-        })
+        Ok(Plan::from(change.lines))
     }
 
     async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {
@@ -199,19 +192,7 @@ impl Module for TemplateModule {
             if let Some(first) = change.lines.first() {
                 outcome = outcome.summary(first.clone());
             }
-            outcome = with_file_facts(outcome, "dest", &target)?;
-            let Some(meta) = metadata_of(&target)?.filter(std::fs::Metadata::is_file) else {
-                return Ok(outcome);
-            };
-            let sha256 = sha256_file(&target, &ctx.cancel, |_| {})?;
-            Ok(outcome
-                .with("checksum", ansible_checksum(&target, ctx)?)
-                .with("sha256", sha256.clone())
-                .output(OutputFile {
-                    path: target,
-                    size: meta.len(),
-                    sha256,
-                }))
+            vouched(outcome, target, ctx)
         })
         .await
     }

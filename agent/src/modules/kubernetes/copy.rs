@@ -292,11 +292,7 @@ impl Module for K8sCp {
             .iter()
             .map(|path| format!("copy {}", path.display()))
             .collect();
-        Ok(if lines.is_empty() {
-            Plan::InSync
-        } else {
-            Plan::NeedsChange(lines)
-        })
+        Ok(Plan::from(lines))
     }
 
     async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {

@@ -9,6 +9,7 @@ use super::error::KubernetesError;
 use super::exec::{Streams, failed, run};
 use super::pods::Wanted;
 use crate::modules::context::TaskContext;
+use crate::modules::control::stdin_text;
 use crate::modules::docker::arguments::Words;
 use crate::modules::error::ModuleError;
 use crate::modules::module::{Advice, Kind, Module, Outcome, Plan, Recovery, TypedModule};
@@ -104,10 +105,7 @@ impl Module for K8sExec {
         let (cluster, namespace) = self.cluster(ctx).await?;
         let wanted = self.wanted(namespace)?;
         let target = wanted.container(&cluster, &self.container).await?;
-        let text = self.stdin.as_ref().map(|text| {
-            let newline = if self.stdin_add_newline { "\n" } else { "" };
-            format!("{text}{newline}")
-        });
+        let text = stdin_text(self.stdin.as_ref(), self.stdin_add_newline);
         let size = text.as_ref().map_or(0, |text| text.len() as u64);
         let mut input = text.as_ref().map(String::as_bytes);
         let mut hear = |line: &str| ctx.progress.line(ctx.redactor.text(line));
@@ -132,10 +130,7 @@ impl Module for K8sExec {
         Ok(Outcome::changed()
             .with("rc", end.rc)
             .with("pod", target.pod)
-            .with("stdout", stdout)
-            .with("stderr", stderr)
-            .with("stdout_lines", stdout.lines().collect::<Vec<_>>())
-            .with("stderr_lines", stderr.lines().collect::<Vec<_>>()))
+            .printed(stdout, stderr))
     }
 
     async fn recover(&self, _ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {

@@ -11,14 +11,12 @@ use super::live_rig::{Rig, Server, fill, module, run, sql};
 use crate::modules::context::{Progress, ServiceHandle, TaskContext};
 use crate::modules::module::Recovery;
 
-/// What the child of a kill test runs; started by the tests below in a process of its own.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "only as the child of another test"]
-async fn child_that_is_killed() {
-    let Ok(text) = std::env::var("KAAPANA_AGENT_TEST_CHILD") else {
-        return;
-    };
-    let task: Value = serde_json::from_str(&text).expect("json");
+/// Holds the task of a process that is to be killed: the test below, started once more by itself.
+const VICTIM: &str = "KAAPANA_AGENT_TEST_CHILD";
+
+/// Runs a task until the kill comes.
+async fn be_killed(text: &str) {
+    let task: Value = serde_json::from_str(text).expect("json");
     let mut ctx = TaskContext::for_tests(Path::new("/"));
     ctx.attempt = task["attempt"].as_str().expect("attempt").into();
     ctx.progress = Progress::new(|done, _, _, _| println!("PROGRESS {done}"), |_| {});
@@ -67,11 +65,10 @@ async fn kill_in(
     let mut child = Command::new(std::env::current_exe().expect("exe"))
         .args([
             "--exact",
-            "modules::postgres::live_kill_tests::child_that_is_killed",
-            "--ignored",
+            "modules::postgres::live_kill_tests::a_killed_attempt_is_found_done_or_undone",
             "--nocapture",
         ])
-        .env("KAAPANA_AGENT_TEST_CHILD", task.to_string())
+        .env(VICTIM, task.to_string())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()
@@ -126,6 +123,9 @@ fn progress_over(limit: u64) -> impl Fn(&str) -> bool + Send + 'static {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_attempt_is_found_done_or_undone() {
+    if let Ok(task) = std::env::var(VICTIM) {
+        return be_killed(&task).await;
+    }
     let rig = Rig::new();
     let old = rig.server("old", &rig.old, false).await;
     fill(&old, 60_000).await;

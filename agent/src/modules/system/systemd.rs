@@ -131,11 +131,7 @@ impl Module for SystemdServiceModule {
             .filter(|words| words.get(1).is_some_and(|verb| verb != "daemon-reload"))
             .map(|words| words.join(" "))
             .collect();
-        Ok(if lines.is_empty() {
-            Plan::InSync
-        } else {
-            Plan::NeedsChange(lines)
-        })
+        Ok(Plan::from(lines))
     }
 
     async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {
