@@ -90,7 +90,12 @@ impl Leg {
                 }
             }
             must(since.elapsed() < PATIENCE, || {
-                format!("the agent runs for {PATIENCE:?}")
+                let records = migration.agent.journal();
+                let last = records.last().map(ToString::to_string);
+                format!(
+                    "the agent runs for {PATIENCE:?}; the last record: {}",
+                    last.unwrap_or_default()
+                )
             })?;
             sleep(LOOK);
         }

@@ -23,6 +23,9 @@ use super::main_process::MainProcess;
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a database that is being initialised may take before it is stopped in the middle.
 const INIT_PATIENCE: Duration = Duration::from_secs(90);
+/// How long until a first process that cannot be seen from here, so that nobody knows whether it heard
+/// its signal, is sent it again.
+const UNSEEN_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a shell may take to end by itself before its children are told.
 const SHELL_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -196,7 +199,7 @@ pub async fn stop(docker: &Docker, name: &str, timeout: Duration) -> Result<bool
     }
     let deadline = Instant::now() + timeout;
     let settle_until = deadline.min(Instant::now() + INIT_PATIENCE);
-    let mut told: Option<(String, Instant)> = None;
+    let mut told: Option<Told> = None;
     let mut pause = Duration::from_millis(5);
     loop {
         let found = match inspect(docker, name).await? {
@@ -204,28 +207,23 @@ pub async fn stop(docker: &Docker, name: &str, timeout: Duration) -> Result<bool
             _ => return Ok(true),
         };
         let main = MainProcess::of(&found);
-        let program = main
-            .as_ref()
-            .map(|main| main.program.clone())
-            .unwrap_or_default();
         let initialising = main.as_ref().is_some_and(MainProcess::is_entry_point);
+        let now = Told::now(main.as_ref(), &signal);
         match &told {
             // Left alone until it is through: what it has half made looks finished the next time.
             None if initialising && Instant::now() < settle_until => {}
-            // Told once, and again when another program has taken its place and knows nothing of it.
-            Some((told_program, _)) if *told_program == program => {}
+            Some(before) if before.need_not_be_repeated(&now) => {}
             _ => {
                 send(docker, name, &signal).await?;
-                told = Some((program, Instant::now()));
+                told = Some(now);
             }
         }
-        if let (Some((program, when)), Some(main)) = (&mut told, &main)
+        if let (Some(told), Some(main)) = (&mut told, &main)
             && main.is_shell()
-            && when.elapsed() > SHELL_PATIENCE
+            && told.when.elapsed() > SHELL_PATIENCE
         {
             main.signal_children(&signal);
-            *program = main.program.clone();
-            *when = Instant::now();
+            *told = Told::now(Some(main), &signal);
         }
         if Instant::now() >= deadline {
             return Err(DockerError::StopTimeout {
@@ -235,6 +233,33 @@ pub async fn stop(docker: &Docker, name: &str, timeout: Duration) -> Result<bool
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+/// Whom a signal was sent to, as far as that can be seen from here.
+struct Told {
+    program: String,
+    /// It had a handler for the signal before it was sent.
+    heard: bool,
+    when: Instant,
+}
+
+impl Told {
+    fn now(main: Option<&MainProcess>, signal: &str) -> Self {
+        Self {
+            program: main.map(|main| main.program.clone()).unwrap_or_default(),
+            heard: main.is_some_and(|main| main.hears(signal)),
+            when: Instant::now(),
+        }
+    }
+
+    /// Once is enough, unless another program has taken its place and knows nothing of it, or it was
+    /// too young to hear.
+    fn need_not_be_repeated(&self, now: &Self) -> bool {
+        let unseen = now.program.is_empty();
+        self.program == now.program
+            && (self.heard || !now.heard)
+            && !(unseen && now.when.duration_since(self.when) > UNSEEN_PATIENCE)
     }
 }
 

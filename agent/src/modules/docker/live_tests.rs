@@ -148,3 +148,26 @@ async fn files_come_out_of_an_image_that_never_runs() {
     let nowhere = json!({"image": image, "path": "/nowhere", "dest": "sql"});
     assert!(run(&ctx, name, &nowhere).await.is_err());
 }
+
+#[tokio::test]
+async fn a_server_that_is_told_to_stop_before_it_can_hear_is_told_again() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let ctx = TaskContext::for_tests(dir.path());
+    let name = format!("kaapana-agent-test-young-{}", std::process::id());
+    // The kernel drops a signal that the first process of a container has no handler for.
+    let server = "sleep 2; $SIG{INT} = sub { exit 0 }; sleep 1000 while 1";
+    let arguments = json!({
+        "name": name, "image": image(), "entrypoint": ["perl"], "command": ["-e", server],
+        "stop_signal": "SIGINT",
+    });
+    run(&ctx, "docker_container", &arguments)
+        .await
+        .expect("started");
+    let docker = super::client::connect(&ctx).await.expect("docker");
+    let patience = std::time::Duration::from_secs(30);
+    let stopped = super::lifecycle::stop(&docker, &name, patience).await;
+    let exit = self::docker(&["inspect", "-f", "{{.State.ExitCode}}", &name]);
+    self::docker(&["rm", "-f", &name]);
+    assert!(stopped.expect("it ends"), "it ran");
+    assert_eq!(exit, "0", "by itself");
+}

@@ -17,6 +17,9 @@ pub struct MainProcess {
     /// Name of the program.
     pub program: String,
     command: String,
+    /// Signals that it has a handler for, as a bit mask: signal 1 is the lowest bit (`SigCgt` of
+    /// proc(5)).
+    catches: u64,
 }
 
 impl MainProcess {
@@ -30,11 +33,24 @@ impl MainProcess {
         if !read("cgroup")?.contains(id) {
             return None;
         }
+        let status = read("status")?;
+        let caught = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))
+            .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
         Some(Self {
             pid,
             program: read("comm")?.trim().to_owned(),
             command: read("cmdline")?.replace('\0', " "),
+            catches: caught?,
         })
+    }
+
+    /// Tells whether it hears a signal. The kernel drops one that the first process of a container has
+    /// no handler for (pid_namespaces(7)), and a server that was just started has none yet.
+    #[must_use]
+    pub fn hears(&self, signal: &str) -> bool {
+        number_of(signal).is_some_and(|signal| self.catches >> (signal as i32 - 1) & 1 == 1)
     }
 
     /// Tells whether it is a shell.
@@ -55,8 +71,7 @@ impl MainProcess {
 
     /// Passes a signal on to its children, which a shell does not do.
     pub fn signal_children(&self, signal: &str) {
-        let name = format!("SIG{}", signal.trim_start_matches("SIG"));
-        let Ok(signal) = Signal::from_str(&name) else {
+        let Some(signal) = number_of(signal) else {
             return;
         };
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -80,6 +95,12 @@ impl MainProcess {
     }
 }
 
+/// A signal by its name, with or without `SIG` in front.
+fn number_of(signal: &str) -> Option<Signal> {
+    let name = signal.trim_start_matches("SIG");
+    Signal::from_str(&format!("SIG{name}")).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,7 +110,16 @@ mod tests {
             pid: 2,
             program: program.into(),
             command: command.into(),
+            // What PostgreSQL 15 catches.
+            catches: 0x14a07,
         }
+    }
+
+    #[test]
+    fn a_signal_is_heard_by_who_has_a_handler_for_it() {
+        let server = process("postgres", "postgres ");
+        assert!(server.hears("SIGINT") && server.hears("TERM"));
+        assert!(!server.hears("SIGALRM") && !server.hears("no such signal"));
     }
 
     #[test]
