@@ -9,12 +9,14 @@ pub mod kubernetes;
 pub mod ldap;
 pub mod module;
 pub mod postgres;
+pub mod presence;
 pub mod reference;
 pub mod registry;
 pub mod system;
 pub mod undo;
 mod undo_plan;
 mod undo_steps;
+pub mod web;
 
 pub use context::{Progress, ServiceHandle, TaskContext};
 pub use error::{ModuleError, ModuleFailure};

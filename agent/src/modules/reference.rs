@@ -332,6 +332,41 @@ const NOTES: &[Notes] = &[
         recovery: "looks again",
         check_mode: LOOKS,
     },
+    Notes {
+        name: "archive",
+        recovery: "removes its half archive, packs again",
+        check_mode: "predicts a new archive; skipped where one is there, as only packing tells whether it would be the same",
+    },
+    Notes {
+        name: "docker_container_info",
+        recovery: "looks again",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "docker_network",
+        recovery: "looks what is there, and does the rest; whom it had taken off a network that it was making anew, only `connected` can tell",
+        check_mode: "predicts",
+    },
+    Notes {
+        name: "docker_volume",
+        recovery: "looks what is there, and does the rest",
+        check_mode: "predicts",
+    },
+    Notes {
+        name: "postgresql_db",
+        recovery: "looks what is there, and does the rest",
+        check_mode: "predicts where the server can be reached; otherwise skipped",
+    },
+    Notes {
+        name: "postgresql_info",
+        recovery: "asks again",
+        check_mode: LOOKS,
+    },
+    Notes {
+        name: "uri",
+        recovery: "sends `GET`, `HEAD`, `PUT`, `DELETE` and the like again; any other method: *unknown*: you are asked, unless `done_when` is true",
+        check_mode: "skipped, unless `creates` or `removes` tells that there is nothing to do",
+    },
 ];
 
 /// Finds a module's notes by its short name.

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use super::module::ModuleSpec;
-use super::{control, docker, files, kubernetes, ldap, postgres, system};
+use super::{control, docker, files, kubernetes, ldap, postgres, system, web};
 
 static MODULES: LazyLock<Vec<ModuleSpec>> = LazyLock::new(|| {
     let mut modules = [
@@ -14,6 +14,7 @@ static MODULES: LazyLock<Vec<ModuleSpec>> = LazyLock::new(|| {
         ldap::modules(),
         postgres::modules(),
         system::modules(),
+        web::modules(),
     ]
     .concat();
     modules.sort_by_key(|module| module.name);

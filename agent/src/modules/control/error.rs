@@ -71,6 +71,16 @@ pub enum ControlError {
         /// `elapsed`.
         result: Map<String, Value>,
     },
+    /// A web service did not answer, or not as it should.
+    #[error("{message}")]
+    Http {
+        /// What it answered.
+        message: String,
+        /// `status`, `url` and so on.
+        result: Map<String, Value>,
+        /// The request may be in effect although no answer came.
+        sent: bool,
+    },
     /// The agent lacks a right.
     #[error("{message}")]
     Privileges {
@@ -101,6 +111,7 @@ impl ModuleFailure for ControlError {
             Self::Fail { .. } => "fail::msg",
             Self::NotConfirmed { .. } => "pause::not_confirmed",
             Self::Timeout { .. } => "wait_for::timeout",
+            Self::Http { .. } => "uri::status",
             Self::Privileges { .. } => "privileges::missing",
         }
     }
@@ -121,11 +132,16 @@ impl ModuleFailure for ControlError {
         )
     }
 
+    fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::Http { sent: true, .. })
+    }
+
     fn result(&self) -> Map<String, Value> {
         match self {
             Self::NonZero { result, .. }
             | Self::Assertion { result, .. }
             | Self::Timeout { result, .. }
+            | Self::Http { result, .. }
             | Self::Privileges { result, .. } => result.clone(),
             Self::Start { program, source } => {
                 let rc = source.raw_os_error().unwrap_or(2);

@@ -171,3 +171,65 @@ async fn a_server_that_is_told_to_stop_before_it_can_hear_is_told_again() {
     assert!(stopped.expect("it ends"), "it ran");
     assert_eq!(exit, "0", "by itself");
 }
+
+#[tokio::test]
+async fn networks_and_volumes_are_kept_as_described_and_volumes_never_made_anew() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let ctx = TaskContext::for_tests(dir.path());
+    let name = format!("kaapana-agent-test-kept-{}", std::process::id());
+    let container = json!({
+        "name": name, "image": image(), "entrypoint": ["sleep"], "command": "1000", "init": true,
+        "env": {"SOME_PASSWORD": "hunter2-long"},
+    });
+    run(&ctx, "docker_container", &container)
+        .await
+        .expect("started");
+    let asked = json!({"name": name});
+    let info = run(&ctx, "docker_container_info", &asked).await;
+    let info = info.expect("looked").result;
+    assert_eq!(info["exists"], true);
+    assert_eq!(info["container"]["State"]["Running"], true);
+    assert!(!Value::Object(info).to_string().contains("hunter2-long"));
+
+    let mut network = json!({
+        "name": name, "internal": true, "labels": {"of": "test"}, "connected": [name],
+    });
+    let module = "docker_network";
+    assert!(matches!(
+        check(&ctx, module, &network).await,
+        Plan::NeedsChange(_)
+    ));
+    assert!(run(&ctx, module, &network).await.expect("made").changed);
+    assert_eq!(check(&ctx, module, &network).await, Plan::InSync);
+    assert!(!run(&ctx, module, &network).await.expect("same").changed);
+    network["labels"] = json!({"of": "another"});
+    let other = run(&ctx, module, &network).await.expect("made anew");
+    assert!(other.changed);
+    let inside = &other.result["network"]["Containers"];
+    assert!(inside.to_string().contains(&name), "{inside}");
+    network["connected"] = json!([]);
+    assert!(run(&ctx, module, &network).await.expect("off").changed);
+    network["state"] = json!("absent");
+    assert!(run(&ctx, module, &network).await.expect("gone").changed);
+    assert!(!run(&ctx, module, &network).await.expect("gone").changed);
+
+    let mut volume = json!({"name": name, "labels": {"of": "test"}});
+    let module = "docker_volume";
+    let made = run(&ctx, module, &volume).await.expect("made");
+    assert!(made.changed && made.result["volume"]["Mountpoint"].is_string());
+    assert_eq!(check(&ctx, module, &volume).await, Plan::InSync);
+    volume["labels"] = json!({"of": "another"});
+    let refused = run(&ctx, module, &volume).await.expect_err("differs");
+    assert!(
+        refused.to_string().contains("data would be lost"),
+        "{refused}"
+    );
+    volume["state"] = json!("absent");
+    assert!(run(&ctx, module, &volume).await.expect("gone").changed);
+    assert_eq!(check(&ctx, module, &volume).await, Plan::InSync);
+
+    let away = json!({"name": name, "state": "absent"});
+    run(&ctx, "docker_container", &away).await.expect("removed");
+    let info = run(&ctx, "docker_container_info", &asked).await;
+    assert_eq!(info.expect("looked").result["exists"], false);
+}

@@ -5,6 +5,7 @@ pub mod client;
 mod compare;
 mod container;
 mod container_exec;
+mod container_info;
 pub(in crate::modules) mod copy_from;
 pub mod error;
 pub mod exec;
@@ -13,8 +14,10 @@ pub(crate) mod lifecycle;
 #[cfg(test)]
 mod live_tests;
 mod main_process;
+mod network;
 pub mod service;
 mod spec;
+mod volume;
 
 pub use container_exec::DockerContainerExec;
 pub(crate) use container_exec::target;
@@ -32,6 +35,9 @@ pub fn modules() -> Vec<ModuleSpec> {
         spec_of::<DockerContainer>(),
         spec_of::<DockerContainerExec>(),
         spec_of::<DockerContainerCopyFrom>(),
+        spec_of::<container_info::DockerContainerInfo>(),
         spec_of::<DockerImage>(),
+        spec_of::<network::DockerNetwork>(),
+        spec_of::<volume::DockerVolume>(),
     ]
 }

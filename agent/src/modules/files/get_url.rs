@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use ureq::tls::{RootCerts, TlsConfig};
 
 use super::attributes::{Attributes, Wanted, apply_to_path, umask};
 use super::blocking::{blocking, detached};
@@ -25,11 +24,14 @@ use super::result::with_file_facts;
 use super::stat::ansible_checksum;
 use super::undo::{Before, before_of, intent_of, undo_of_path};
 use crate::modules::error::PathError;
+use crate::modules::web::client::{Guarded, Manners, shown};
 use crate::modules::{
     Effort, Kind, Module, ModuleError, Outcome, OutputFile, Plan, Recovery, TaskContext,
     TypedModule, Undo,
 };
 
+/// How many redirects are followed.
+const REDIRECTS: u32 = 10;
 /// How long an interrupted download may take to notice.
 const NOTICE: Duration = Duration::from_secs(2);
 
@@ -203,21 +205,12 @@ impl GetUrlModule {
             }
             .into());
         }
-        let silence = Some(Duration::from_secs(self.timeout.max(1)));
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::PlatformVerifier)
-            .build();
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            // A redirect's connection is not used again: a server may have closed it unannounced.
-            .max_idle_connections(0)
-            .timeout_connect(silence)
-            .timeout_recv_response(silence)
-            .timeout_per_read(silence)
-            .user_agent(concat!("kaapana-agent/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls)
-            .build()
-            .into();
+        let manners = Manners {
+            silence: Duration::from_secs(self.timeout.max(1)),
+            verify: true,
+            redirects: REDIRECTS,
+        };
+        let agent = manners.client();
         let mut request = agent.get(&self.url);
         for (name, value) in &self.headers {
             request = request.header(name, value);
@@ -287,36 +280,6 @@ impl GetUrlModule {
         before.keep()?;
         pending.commit(&self.wanted()?.for_new(default, false))?;
         Ok((status.as_u16(), !same))
-    }
-}
-
-/// An address without the user and password that it may carry.
-fn shown(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let host_end = rest.find('/').unwrap_or(rest.len());
-            match rest[..host_end].rfind('@') {
-                Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-                None => url.to_owned(),
-            }
-        }
-        None => url.to_owned(),
-    }
-}
-
-/// Keeps what the network said apart from what the disk says.
-struct Guarded<R> {
-    body: R,
-    error: Option<String>,
-}
-
-impl<R: Read> Read for Guarded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.body.read(buffer);
-        if let Err(error) = &read {
-            self.error = Some(error.to_string());
-        }
-        read
     }
 }
 

@@ -1,8 +1,9 @@
 //! Modules for files and directories, and the durable building blocks that others may use.
 
+mod archive;
 pub(crate) mod attributes;
 mod blockinfile;
-mod blocking;
+pub(in crate::modules) mod blocking;
 mod content;
 mod converge;
 mod copy;
@@ -48,6 +49,7 @@ use super::module::{ModuleSpec, spec_of};
 #[must_use]
 pub fn modules() -> Vec<ModuleSpec> {
     vec![
+        spec_of::<archive::ArchiveModule>(),
         spec_of::<blockinfile::BlockInFileModule>(),
         spec_of::<copy::CopyModule>(),
         spec_of::<file::FileModule>(),

@@ -129,6 +129,61 @@ async fn files_that_rows_name_are_looked_up() {
     drop(rig);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn databases_are_made_as_described_and_told_of() {
+    let rig = Rig::new();
+    let server = rig.server("server", &rig.new, true).await;
+    let module = "postgresql_db";
+    let mut wanted = json!({
+        "name": "odd \"name\"", "template": "template0", "encoding": "UTF8", "lc_collate": "C",
+        "lc_ctype": "C",
+    });
+    let made = run(&server.ctx, module, wanted.clone())
+        .await
+        .expect("made");
+    assert!(made.changed);
+    let again = run(&server.ctx, module, wanted.clone()).await;
+    assert!(!again.expect("same").changed);
+    wanted["conn_limit"] = json!(7);
+    let limited = run(&server.ctx, module, wanted.clone())
+        .await
+        .expect("limited");
+    assert_eq!(
+        limited.result["executed_commands"],
+        json!([r#"ALTER DATABASE "odd ""name""" CONNECTION LIMIT 7"#])
+    );
+    wanted["encoding"] = json!("LATIN1");
+    let refused = run(&server.ctx, module, wanted)
+        .await
+        .expect_err("encoding");
+    assert_eq!(code(refused), "postgresql::argument");
+
+    let told = run(&server.ctx, "postgresql_info", json!({})).await;
+    let told = told.expect("told").result;
+    assert_eq!(told["version"]["major"], 15);
+    assert_eq!(told["in_recovery"], false);
+    assert_eq!(told["databases"]["odd \"name\""]["collate"], "C");
+    assert!(told["databases"]["pacsdb"]["size"].as_u64() > Some(0));
+    assert_eq!(told["roles"]["pacs"]["superuser"], true);
+    assert_eq!(told["settings"]["port"]["setting"], "5432");
+    assert_eq!(told["tablespaces"]["pg_default"]["spcowner"], "pacs");
+    let some = json!({"filter": ["version"]});
+    let some = run(&server.ctx, "postgresql_info", some)
+        .await
+        .expect("told");
+    assert_eq!(some.result.keys().collect::<Vec<_>>(), ["version"]);
+
+    let away = json!({"name": "odd \"name\"", "state": "absent"});
+    assert!(
+        run(&server.ctx, module, away.clone())
+            .await
+            .expect("gone")
+            .changed
+    );
+    assert!(!run(&server.ctx, module, away).await.expect("gone").changed);
+    drop(rig);
+}
+
 /// Starts a second server on the data of `old`, which must be refused.
 async fn service_again(rig: &Rig, image: &str) -> String {
     let container: DockerContainer = serde_json::from_value(json!({

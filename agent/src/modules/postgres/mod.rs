@@ -4,6 +4,7 @@ mod anticipate;
 mod checksum;
 pub mod connect;
 mod data_dir;
+mod database;
 mod dump;
 mod dump_lexer;
 mod dump_pipe;
@@ -14,6 +15,7 @@ pub mod error;
 pub(crate) mod files;
 mod history;
 pub mod holders;
+mod info;
 mod initdb;
 mod initdb_error;
 #[cfg(test)]
@@ -69,7 +71,9 @@ use super::module::{ModuleSpec, spec_of};
 pub fn modules() -> Vec<ModuleSpec> {
     vec![
         spec_of::<PostgresqlDataDirectory>(),
+        spec_of::<database::PostgresqlDb>(),
         spec_of::<PostgresqlDump>(),
+        spec_of::<info::PostgresqlInfo>(),
         spec_of::<PostgresqlInitdb>(),
         spec_of::<PostgresqlPaths>(),
         spec_of::<PostgresqlPing>(),

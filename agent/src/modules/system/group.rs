@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::program::must;
 use crate::modules::control::ControlError;
+use crate::modules::presence::Presence;
 use crate::modules::{
     Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
 };
@@ -26,7 +27,7 @@ pub struct GroupModule {
     system: bool,
     /// `present` (default) or `absent`.
     #[serde(default)]
-    state: super::Presence,
+    state: Presence,
     /// Allows a number that another group has. Default: false.
     #[serde(default)]
     non_unique: bool,
@@ -42,9 +43,9 @@ impl GroupModule {
     fn command(&self) -> Result<Option<Vec<String>>, ModuleError> {
         let mut words: Vec<String> = Vec::new();
         match (self.state, self.found()?) {
-            (super::Presence::Absent, None) => return Ok(None),
-            (super::Presence::Absent, Some(_)) => words.push("groupdel".into()),
-            (super::Presence::Present, Some(group)) => {
+            (Presence::Absent, None) => return Ok(None),
+            (Presence::Absent, Some(_)) => words.push("groupdel".into()),
+            (Presence::Present, Some(group)) => {
                 match self.gid {
                     Some(gid) if group.gid.as_raw() != gid => {
                         words.extend(["groupmod".into(), "-g".into(), gid.to_string()]);
@@ -55,7 +56,7 @@ impl GroupModule {
                     words.push("-o".into());
                 }
             }
-            (super::Presence::Present, None) => {
+            (Presence::Present, None) => {
                 words.push("groupadd".into());
                 if let Some(gid) = self.gid {
                     words.extend(["-g".into(), gid.to_string()]);

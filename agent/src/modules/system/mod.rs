@@ -11,30 +11,7 @@ mod user;
 
 pub use facts::NAMES as FACTS;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
 use super::module::{ModuleSpec, spec_of};
-
-/// Whether something shall be there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Presence {
-    /// It shall.
-    #[default]
-    Present,
-    /// It shall not.
-    Absent,
-}
-
-impl Presence {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Present => "present",
-            Self::Absent => "absent",
-        }
-    }
-}
 
 /// Returns this family's modules.
 #[must_use]

@@ -9,9 +9,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Presence;
 use super::program::must;
 use crate::modules::control::ControlError;
+use crate::modules::presence::Presence;
 use crate::modules::{
     Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
 };
