@@ -2,9 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::fs;
+use std::process::Command;
 use std::sync::Mutex;
 
-use lab::conformance::{Case, Differences, cases, disagreements, left_behind, place, run_agent};
+use lab::conformance::{
+    Case, Differences, ansible_lint_schemas, cases, disagreements, left_behind, place, run_agent,
+};
+use lab::{agent, apt, tool};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -102,4 +107,73 @@ fn judge(case: &Case, meant: &Differences) -> Result<(String, Vec<String>), Box<
         text.push_str(&said);
     }
     Ok((text, differ.into_iter().map(|one| one.place).collect()))
+}
+
+/// Keywords of plays that are the agent's own; those of blocks and tasks Ansible's schema lets pass.
+const OWN: &str = "secrets";
+
+/// Reads the folder of the schemas and playbooks; prints what does not fit, and how many were judged. The
+/// agent's own keywords of plays are left out.
+const VALIDATE: &str = r"
+import json, os, sys, yaml, jsonschema
+folder, own, names = sys.argv[1], sys.argv[2].split(), sys.argv[3:]
+validators = {}
+for kind in ('playbook', 'tasks'):
+    schema = json.load(open(os.path.join(folder, kind + '.json')))
+    validators[kind] = jsonschema.Draft7Validator(schema)
+judged = 0
+for name in names:
+    content = yaml.safe_load(open(name))
+    if not isinstance(content, list):
+        continue
+    plays = any('hosts' in entry for entry in content)
+    for entry in content:
+        for word in own if plays else []:
+            entry.pop(word, None)
+    validator = validators['playbook' if plays else 'tasks']
+    for error in validator.iter_errors(content):
+        print(name, '|', jsonschema.exceptions.best_match([error]).message[:200].replace('\n', ' '))
+    judged += 1
+print('judged', judged)
+";
+
+#[test]
+fn ansible_lints_schemas_accept_the_shared_part_of_every_shipped_playbook() -> Outcome {
+    apt::ensure_python("jsonschema", "python3-jsonschema")?;
+    apt::ensure_python("yaml", "python3-yaml")?;
+    let schemas = ansible_lint_schemas()?;
+    let judge = |names: &[String]| {
+        let mut python = Command::new("/usr/bin/python3");
+        python
+            .args(["-c", VALIDATE])
+            .arg(&schemas)
+            .arg(OWN)
+            .args(names);
+        tool::run(
+            &mut python,
+            "judge playbooks by the schemas of ansible-lint",
+        )
+    };
+    let mut names = Vec::new();
+    for folder in ["playbooks", "playbooks/ansible"] {
+        for entry in fs::read_dir(agent::workspace().join(folder))? {
+            let name = entry?.path().display().to_string();
+            if name.ends_with(".yaml") {
+                names.push(name);
+            }
+        }
+    }
+    let said = judge(&names)?;
+    // All but the files of variables.
+    let lists = names
+        .iter()
+        .filter(|name| !name.ends_with(".vars.yaml"))
+        .count();
+    assert_eq!(said.trim(), format!("judged {lists}"));
+    // They do look: what no Ansible knows is found.
+    let wrong = tempfile::NamedTempFile::with_suffix(".yaml")?;
+    fs::write(&wrong, "- hosts: all\n  tsks: []\n")?;
+    let said = judge(&[wrong.path().display().to_string()])?;
+    assert!(said.contains("tsks"), "{said}");
+    Ok(())
 }

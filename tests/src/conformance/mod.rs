@@ -8,6 +8,7 @@
 mod agent;
 mod ansible;
 mod difference;
+mod lint;
 mod tree;
 
 use std::fs;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 pub use self::agent::run as run_agent;
 pub use self::ansible::{Ansible, VERSION};
 pub use self::difference::{Differences, disagreements};
+pub use self::lint::schemas as ansible_lint_schemas;
 
 use crate::agent::workspace;
 use crate::error::{LabError, io_error};
