@@ -41,6 +41,9 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Done {
             Output::Text => print!("{}", status::text(&view, screen::view())),
             Output::Json => println!("{}", status::json(&view)),
         }
+        // Giving the memory of a long journal back, piece by piece, would take as long as reading some of
+        // it; the process ends here.
+        std::mem::forget((history, contents));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! What a journal knows, as text and as JSON.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,16 +15,16 @@ use super::units;
 use crate::engine::{Plan, PlanAction};
 use crate::state::{History, TaskHistory, TaskStatus};
 
-struct Row {
+struct Row<'t> {
     word: &'static str,
     ink: Ink,
     time: Option<Timestamp>,
-    run: Option<String>,
+    run: Option<&'t str>,
     duration_ms: Option<u64>,
-    note: Option<String>,
+    note: Option<Cow<'t, str>>,
 }
 
-fn row(task: &TaskHistory) -> Row {
+fn row(task: &TaskHistory) -> Row<'_> {
     let empty = Row {
         word: "",
         ink: Ink::Faint,
@@ -44,9 +45,9 @@ fn row(task: &TaskHistory) -> Row {
                 word: facts::word(finished.status),
                 ink,
                 time: Some(finished.time),
-                run: Some(finished.run.clone()),
+                run: Some(&finished.run),
                 duration_ms: Some(finished.duration_ms),
-                note: finished.summary.clone(),
+                note: finished.summary.as_deref().map(Cow::from),
             }
         }
         TaskHistory::Failed {
@@ -58,43 +59,43 @@ fn row(task: &TaskHistory) -> Row {
             word: "failed",
             ink: Ink::Bad,
             time: Some(*time),
-            run: Some(run.clone()),
+            run: Some(run),
             duration_ms: Some(*duration_ms),
-            note: error.clone(),
+            note: error.as_deref().map(Cow::from),
         },
         TaskHistory::Interrupted(attempt) => Row {
             word: "open",
             ink: Ink::Bad,
             time: Some(attempt.time),
-            run: Some(attempt.run.clone()),
+            run: Some(&attempt.run),
             note: Some("started and never finished: running now, or interrupted".into()),
             ..empty
         },
         TaskHistory::Redo { user, reason } => Row {
             word: "redo",
             ink: Ink::Change,
-            note: Some(format!("{user} asked for it again: {reason}")),
+            note: Some(format!("{user} asked for it again: {reason}").into()),
             ..empty
         },
         TaskHistory::Undone { run, time, summary } => Row {
             word: "undone",
             ink: Ink::Change,
             time: Some(*time),
-            run: Some(run.clone()),
-            note: summary.clone(),
+            run: Some(run),
+            note: summary.as_deref().map(Cow::from),
             ..empty
         },
         TaskHistory::Undoing { run, time } => Row {
             word: "undoing",
             ink: Ink::Bad,
             time: Some(*time),
-            run: Some(run.clone()),
+            run: Some(run),
             note: Some("begun and not finished: going on, or run `rollback` again".into()),
             ..empty
         },
         TaskHistory::Skipped { condition } => Row {
             word: "skipped",
-            note: Some(format!("`{condition}` was false")),
+            note: Some(format!("`{condition}` was false").into()),
             ..empty
         },
     }
@@ -139,12 +140,15 @@ pub fn text(status: &Status<'_>, view: View) -> String {
             status.state.display()
         );
     }
-    let numbers: HashMap<&str, usize> = history
+    let numbers: HashMap<&str, String> = history
         .runs
         .iter()
         .enumerate()
-        .map(|(index, run)| (run.id.as_str(), index + 1))
+        .map(|(index, run)| (run.id.as_str(), format!("run {}", index + 1)))
         .collect();
+    let mut line = String::new();
+    // Tasks that ended within one second need its text made once.
+    let mut second: Option<(i64, String)> = None;
     for (identity, task) in history.tasks() {
         let Row {
             word,
@@ -154,13 +158,24 @@ pub fn text(status: &Status<'_>, view: View) -> String {
             duration_ms,
             note,
         } = row(task);
-        let time = time.map_or_else(String::new, units::moment);
+        let time = match time {
+            None => "",
+            Some(time) => {
+                let now = time.as_second();
+                if second.as_ref().is_none_or(|(known, _)| *known != now) {
+                    second = Some((now, units::moment(time)));
+                }
+                second.as_ref().map_or("", |(_, text)| text)
+            }
+        };
         let took =
             duration_ms.map_or_else(String::new, |ms| units::duration(Duration::from_millis(ms)));
         let run = run
-            .and_then(|run| numbers.get(run.as_str()))
-            .map_or_else(String::new, |number| format!("run {number}"));
-        let mut line = format!(
+            .and_then(|run| numbers.get(run))
+            .map_or("", String::as_str);
+        line.clear();
+        let _ = write!(
+            line,
             "  {} {} {:<6} {:>12}  {identity}",
             view.paint(ink, &format!("{word:<8}")),
             view.paint(Ink::Faint, &format!("{time:<19}")),
@@ -168,11 +183,9 @@ pub fn text(status: &Status<'_>, view: View) -> String {
             took,
         );
         if let Some(note) = note {
-            let note = note.split_whitespace().collect::<Vec<_>>().join(" ");
-            line.push_str(&format!(
-                "  {}",
-                view.paint(Ink::Faint, &format!("({note})"))
-            ));
+            let note = units::one_line(&note);
+            let note = view.paint(Ink::Faint, &format!("({note})"));
+            let _ = write!(line, "  {note}");
         }
         let _ = writeln!(out, "{}", view.fit(&line));
     }

@@ -1,5 +1,6 @@
-//! Sizes and times for people.
+//! Sizes, times and notes for people.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -55,9 +56,29 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// Text on one line, words parted by one space each.
+#[must_use]
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    let is_one = text.split(' ').all(|word| {
+        // Nothing but a word: no other white space, and no two spaces in a row.
+        !word.is_empty() && !word.contains(char::is_whitespace)
+    });
+    if is_one {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notes_come_on_one_line() {
+        assert!(matches!(one_line("a b"), Cow::Borrowed("a b")));
+        assert_eq!(one_line(" a\n\tb  c "), "a b c");
+        assert_eq!(one_line(""), "");
+    }
 
     #[test]
     fn sizes_and_times_read_well() {

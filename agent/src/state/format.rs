@@ -380,17 +380,26 @@ pub enum LineError {
 /// # Errors
 /// When the line has none, or was altered.
 pub(super) fn checked_hash(line: &str) -> Result<&str, LineError> {
-    let (content, rest) = line
-        .rsplit_once(HASH_MEMBER)
-        .ok_or_else(|| LineError::NotARecord("it has no `hash` at its end".into()))?;
-    let hash = rest
-        .strip_suffix("\"}")
-        .filter(|hash| hash.len() == 64)
-        .ok_or_else(|| LineError::NotARecord("its `hash` is cut short".into()))?;
+    let end = line.len().checked_sub(HASH_MEMBER.len() + 64 + 2);
+    let parted = end.and_then(|end| {
+        let hash = line.get(end..)?.strip_prefix(HASH_MEMBER)?;
+        Some((line.get(..end)?, hash.strip_suffix("\"}")?))
+    });
+    let Some((content, hash)) = parted else {
+        let why = match line.contains(HASH_MEMBER) {
+            true => "its `hash` is cut short",
+            false => "it has no `hash` at its end",
+        };
+        return Err(LineError::NotARecord(why.into()));
+    };
     let mut hasher = Sha256::new();
     hasher.update(content.as_bytes());
     hasher.update(b"}");
-    if hex::encode(hasher.finalize()) != hash {
+    let mut told = [0; 32];
+    let is_hex = hex::decode_to_slice(hash, &mut told).is_ok();
+    // The same digits written otherwise are an alteration, too.
+    let is_ours = is_hex && !hash.bytes().any(|byte| byte.is_ascii_uppercase());
+    if !is_ours || told[..] != hasher.finalize()[..] {
         return Err(LineError::Altered);
     }
     Ok(hash)

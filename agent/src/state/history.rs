@@ -349,8 +349,12 @@ impl History {
     }
 
     fn set(&mut self, task: &str, to: TaskHistory) {
-        if self.tasks.insert(task.to_owned(), to).is_none() {
-            self.order.push(task.to_owned());
+        match self.tasks.get_mut(task) {
+            Some(known) => *known = to,
+            None => {
+                self.tasks.insert(task.to_owned(), to);
+                self.order.push(task.to_owned());
+            }
         }
     }
 

@@ -4,11 +4,15 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use memchr::memmem;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::fingerprint::Fingerprint;
 use super::format::{self, Body, FORMAT_VERSION, How, LineError, Record, TaskStatus};
+
+/// The event stands within so many bytes; a record of which it does not is read whole.
+const HEAD: usize = 256;
 
 /// What is read of a task's records; the other members are skipped without being kept.
 #[derive(Deserialize)]
@@ -19,7 +23,8 @@ struct Light<'l> {
     run: String,
     #[serde(borrow)]
     event: Cow<'l, str>,
-    prev: String,
+    #[serde(borrow)]
+    prev: Cow<'l, str>,
     task: Option<String>,
     attempt: Option<String>,
     module: Option<String>,
@@ -39,15 +44,78 @@ struct Light<'l> {
 pub(super) fn from_line(line: &str) -> Result<(Record, String), LineError> {
     let hash = format::checked_hash(line)?;
     match light(line) {
-        Some(record) => Ok((record, hash.to_owned())),
+        Some((record, prev)) => {
+            let prev = prev.into_owned();
+            Ok((Record { prev, ..record }, hash.to_owned()))
+        }
         None => format::from_line(line),
     }
 }
 
-fn light(line: &str) -> Option<Record> {
-    let is_task =
-        line.contains("\"event\":\"task_started\"") || line.contains("\"event\":\"task_finished\"");
-    if !is_task {
+/// One record after the other, each proved to follow the one before it, and without its `prev`. A start
+/// that is followed by its own end is left out: the end says all that an outline has of both.
+///
+/// Nothing where anything is not as it should be: [`from_line`] tells what it is.
+pub(super) fn chain(lines: &[&[u8]], before: Option<&[u8]>, first_seq: u64) -> Option<Vec<Record>> {
+    let mut head = match before {
+        Some(line) => hash_of(text_of(line)?)?,
+        None => format::NO_HASH,
+    };
+    let mut records = Vec::with_capacity(lines.len());
+    for (line, seq) in lines.iter().zip(first_seq..) {
+        let line = text_of(line)?;
+        let hash = format::checked_hash(line).ok()?;
+        let (record, prev) = match light(line) {
+            Some(read) => read,
+            None => {
+                let mut record = format::from_line(line).ok()?.0;
+                let prev = std::mem::take(&mut record.prev);
+                (record, prev.into())
+            }
+        };
+        if record.seq != seq || prev != head {
+            return None;
+        }
+        head = hash;
+        if records.last().is_some_and(|last| ends(&record, last)) {
+            records.pop();
+        }
+        records.push(record);
+    }
+    Some(records)
+}
+
+/// Tells whether a record is the end of the attempt that another one starts.
+fn ends(record: &Record, other: &Record) -> bool {
+    let Body::TaskFinished { task, attempt, .. } = &record.body else {
+        return false;
+    };
+    match &other.body {
+        Body::TaskStarted {
+            task: begun,
+            attempt: id,
+            ..
+        } => task == begun && attempt.as_ref() == Some(id),
+        _ => false,
+    }
+}
+
+/// A line without its end.
+fn text_of(line: &[u8]) -> Option<&str> {
+    std::str::from_utf8(line.strip_suffix(b"\n")?).ok()
+}
+
+/// The hash that a line says it has.
+pub(super) fn hash_of(line: &str) -> Option<&str> {
+    let end = line.len().checked_sub(64 + 2)?;
+    line.get(end..end + 64)
+}
+
+/// The record without its `prev`, and that.
+fn light(line: &str) -> Option<(Record, Cow<'_, str>)> {
+    let head = &line.as_bytes()[..line.len().min(HEAD)];
+    let says = |event: &str| memmem::find(head, event.as_bytes()).is_some();
+    if !says("\"event\":\"task_started\"") && !says("\"event\":\"task_finished\"") {
         return None;
     }
     let read: Light<'_> = serde_json::from_str(line).ok()?;
@@ -81,14 +149,15 @@ fn light(line: &str) -> Option<Record> {
         },
         _ => return None,
     };
-    Some(Record {
+    let record = Record {
         v: read.v,
         seq: read.seq,
         time: read.time,
         run: read.run,
         body,
-        prev: read.prev,
-    })
+        prev: String::new(),
+    };
+    Some((record, read.prev))
 }
 
 #[cfg(test)]

@@ -120,8 +120,10 @@ impl Daemon {
             .map_err(io_error("open", &log))?;
         let err = out.try_clone().map_err(io_error("open", &log))?;
         let option = |name: &str, path: &str| format!("--{name}={}", self.dir.join(path).display());
-        // A killed one leaves it, and a new process may have that number.
+        // A killed one leaves them, and a new process may have that number. Its containerd dies with it;
+        // where nobody reaps orphans, a daemon takes the dead one for alive and waits for it in vain.
         remove_any(&self.dir.join("docker.pid"))?;
+        remove_any(&self.dir.join("exec/containerd/containerd.pid"))?;
         let mut command = Command::new("dockerd");
         command
             .args([option("data-root", "root"), option("exec-root", "exec")])

@@ -113,7 +113,9 @@ fn row(task: &Task<'_>, runs: &BTreeMap<&str, usize>, names: &Names<'_>) -> Task
         module: task.module.map(str::to_owned),
         class,
         word: status,
-        summary: end.and_then(|end| end.summary).map(one_line),
+        summary: end
+            .and_then(|end| end.summary)
+            .map(|text| units::one_line(text).into_owned()),
         facts,
         attempts: task
             .attempts
@@ -125,10 +127,6 @@ fn row(task: &Task<'_>, runs: &BTreeMap<&str, usize>, names: &Names<'_>) -> Task
         arguments: last.and_then(|attempt| pretty(attempt.arguments)),
         result: end.and_then(|end| pretty(end.result)),
     }
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn attempt_row(attempt: &Attempt<'_>, runs: &BTreeMap<&str, usize>) -> AttemptRow {
