@@ -86,6 +86,15 @@ impl Outcome {
         }
     }
 
+    /// What was done, one line each; no line, and the host was as described.
+    #[must_use]
+    pub fn of_steps(lines: &[String]) -> Self {
+        if lines.is_empty() {
+            return Self::ok();
+        }
+        Self::changed().summary(lines.join("; "))
+    }
+
     /// Adds a return value.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {

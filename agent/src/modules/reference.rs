@@ -344,7 +344,7 @@ const NOTES: &[Notes] = &[
     },
     Notes {
         name: "docker_network",
-        recovery: "looks what is there, and does the rest; whom it had taken off a network that it was making anew, only `connected` can tell",
+        recovery: "finishes what was begun: whoever was on a network that is made anew is on the new one",
         check_mode: "predicts",
     },
     Notes {
@@ -354,7 +354,7 @@ const NOTES: &[Notes] = &[
     },
     Notes {
         name: "postgresql_db",
-        recovery: "looks what is there, and does the rest",
+        recovery: "ends sessions that it left, looks what is there, and does the rest",
         check_mode: "predicts where the server can be reached; otherwise skipped",
     },
     Notes {

@@ -375,17 +375,19 @@ pub enum LineError {
     Newer(u64),
 }
 
+/// What is hashed of a line, without its closing brace, and the hash that the line says it has.
+pub(super) fn parted(line: &str) -> Option<(&str, &str)> {
+    let end = line.len().checked_sub(HASH_MEMBER.len() + 64 + 2)?;
+    let hash = line.get(end..)?.strip_prefix(HASH_MEMBER)?;
+    Some((line.get(..end)?, hash.strip_suffix("\"}")?))
+}
+
 /// Returns a line's hash, which its content fits.
 ///
 /// # Errors
 /// When the line has none, or was altered.
 pub(super) fn checked_hash(line: &str) -> Result<&str, LineError> {
-    let end = line.len().checked_sub(HASH_MEMBER.len() + 64 + 2);
-    let parted = end.and_then(|end| {
-        let hash = line.get(end..)?.strip_prefix(HASH_MEMBER)?;
-        Some((line.get(..end)?, hash.strip_suffix("\"}")?))
-    });
-    let Some((content, hash)) = parted else {
+    let Some((content, hash)) = parted(line) else {
         let why = match line.contains(HASH_MEMBER) {
             true => "its `hash` is cut short",
             false => "it has no `hash` at its end",
@@ -395,14 +397,13 @@ pub(super) fn checked_hash(line: &str) -> Result<&str, LineError> {
     let mut hasher = Sha256::new();
     hasher.update(content.as_bytes());
     hasher.update(b"}");
-    let mut told = [0; 32];
-    let is_hex = hex::decode_to_slice(hash, &mut told).is_ok();
-    // The same digits written otherwise are an alteration, too.
-    let is_ours = is_hex && !hash.bytes().any(|byte| byte.is_ascii_uppercase());
-    if !is_ours || told[..] != hasher.finalize()[..] {
-        return Err(LineError::Altered);
+    let mut digits = [0; 64];
+    let fits = hex::encode_to_slice(hasher.finalize(), &mut digits).is_ok();
+    if fits && digits == hash.as_bytes() {
+        Ok(hash)
+    } else {
+        Err(LineError::Altered)
     }
-    Ok(hash)
 }
 
 /// Reads a line without line end; returns the record and its hash.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::fingerprint::Fingerprint;
-use super::format::{self, Body, FORMAT_VERSION, How, LineError, Record, TaskStatus};
+use super::format::{self, Body, FORMAT_VERSION, How, Record, TaskStatus};
 
 /// The event stands within so many bytes; a record of which it does not is read whole.
 const HEAD: usize = 256;
@@ -36,29 +36,15 @@ struct Light<'l> {
     duration_ms: Option<u64>,
 }
 
-/// As [`format::from_line`], with [`Value::Null`] for arguments, results and intents of tasks, and
-/// without fingerprints and outputs.
+/// Lines, each with its line end, as records: each proved to follow the one before it, with [`Value::Null`]
+/// for arguments, results and intents of tasks, without fingerprints and outputs, and without its `prev`. A
+/// start that is followed by its own end is left out: the end says all that an outline has of both.
+/// `before` is the line before the first, where there is one.
 ///
-/// # Errors
-/// As [`format::from_line`].
-pub(super) fn from_line(line: &str) -> Result<(Record, String), LineError> {
-    let hash = format::checked_hash(line)?;
-    match light(line) {
-        Some((record, prev)) => {
-            let prev = prev.into_owned();
-            Ok((Record { prev, ..record }, hash.to_owned()))
-        }
-        None => format::from_line(line),
-    }
-}
-
-/// One record after the other, each proved to follow the one before it, and without its `prev`. A start
-/// that is followed by its own end is left out: the end says all that an outline has of both.
-///
-/// Nothing where anything is not as it should be: [`from_line`] tells what it is.
+/// Nothing where anything is not as it should be: [`format::from_line`] tells what it is.
 pub(super) fn chain(lines: &[&[u8]], before: Option<&[u8]>, first_seq: u64) -> Option<Vec<Record>> {
     let mut head = match before {
-        Some(line) => hash_of(text_of(line)?)?,
+        Some(line) => hash_of(line)?,
         None => format::NO_HASH,
     };
     let mut records = Vec::with_capacity(lines.len());
@@ -105,10 +91,9 @@ fn text_of(line: &[u8]) -> Option<&str> {
     std::str::from_utf8(line.strip_suffix(b"\n")?).ok()
 }
 
-/// The hash that a line says it has.
-pub(super) fn hash_of(line: &str) -> Option<&str> {
-    let end = line.len().checked_sub(64 + 2)?;
-    line.get(end..end + 64)
+/// The hash that a line, with its end, says it has.
+pub(super) fn hash_of(line: &[u8]) -> Option<&str> {
+    Some(format::parted(text_of(line)?)?.1)
 }
 
 /// The record without its `prev`, and that.
@@ -163,69 +148,126 @@ fn light(line: &str) -> Option<(Record, Cow<'_, str>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::History;
+    use crate::state::{History, TaskHistory};
     use serde_json::json;
 
-    fn line(body: Body) -> String {
-        let record = Record {
-            v: FORMAT_VERSION,
-            seq: 1,
-            time: Timestamp::UNIX_EPOCH,
-            run: "r".into(),
-            body,
-            prev: format::NO_HASH.into(),
-        };
-        format::to_line(&record).expect("serializes").0
+    /// A journal of these records.
+    fn journal(bodies: Vec<Body>) -> Vec<String> {
+        let mut head = format::NO_HASH.to_owned();
+        let mut lines = Vec::new();
+        for (body, seq) in bodies.into_iter().zip(1..) {
+            let record = Record {
+                v: FORMAT_VERSION,
+                seq,
+                time: Timestamp::UNIX_EPOCH,
+                run: "r".into(),
+                body,
+                prev: head,
+            };
+            let (line, hash) = format::to_line(&record).expect("serializes");
+            lines.push(format!("{line}\n"));
+            head = hash;
+        }
+        lines
     }
 
-    #[test]
-    fn an_outline_says_the_same_of_a_task_as_the_whole_record() {
-        let print = || Fingerprint::new("m", &json!({"a": 1}), &[]);
-        let started = line(Body::TaskStarted {
+    fn bytes(lines: &[String]) -> Vec<&[u8]> {
+        lines.iter().map(String::as_bytes).collect()
+    }
+
+    fn started() -> Body {
+        Body::TaskStarted {
             task: "t \"quoted\" ä".into(),
             attempt: "r/1".into(),
             module: "m".into(),
-            fingerprint: print(),
+            fingerprint: Fingerprint::new("m", &json!({"a": 1}), &[]),
             arguments: json!({"event": "task_finished", "task": "other"}),
             intent: json!([1, 2]),
             needs_change: None,
             reason: Some("why".into()),
-        });
-        let finished = line(Body::TaskFinished {
+        }
+    }
+
+    fn finished() -> Body {
+        Body::TaskFinished {
             task: "t \"quoted\" ä".into(),
             attempt: Some("r/1".into()),
             status: TaskStatus::Changed,
             how: How::Recovered,
-            fingerprint: print(),
+            fingerprint: Fingerprint::new("m", &json!({"a": 1}), &[]),
             arguments: Value::Null,
             result: json!({"status": "failed", "seq": 7}),
             outputs: Vec::new(),
             summary: Some("made\nit".into()),
             error: None,
             duration_ms: 12,
-        });
-        for lines in [&[started.clone()][..], &[started.clone(), finished]] {
-            let told = |read: fn(&str) -> Result<(Record, String), LineError>| {
-                let records: Vec<Record> =
-                    lines.iter().map(|l| read(l).expect("whole").0).collect();
-                let history = History::of(&records);
-                let known = history.task("t \"quoted\" ä").expect("known").clone();
-                match known {
-                    crate::state::TaskHistory::Finished(end) => {
-                        format!(
-                            "{:?} {:?} {:?} {:?} {}",
-                            end.run, end.status, end.how, end.summary, end.duration_ms
-                        )
-                    }
-                    crate::state::TaskHistory::Interrupted(open) => {
-                        format!("{:?} {:?} {:?}", open.run, open.attempt, open.module)
-                    }
-                    other => format!("{other:?}"),
-                }
-            };
-            assert_eq!(told(from_line), told(format::from_line));
         }
-        let altered = started.replace("\"why\"", "\"who\"");
-        assert_eq!(from_line(&altered), Err(LineError::Altered));
+    }
+
+    fn notified() -> Body {
+        Body::HandlerNotified {
+            task: "h".into(),
+            by: "t".into(),
+        }
+    }
+
+    /// What an outline is for.
+    fn told(records: &[Record]) -> String {
+        let history = History::of(records);
+        let known = match history.task("t \"quoted\" ä").expect("known") {
+            TaskHistory::Finished(end) => format!(
+                "{:?} {:?} {:?} {:?} {} {}",
+                end.run, end.status, end.how, end.summary, end.duration_ms, end.seq
+            ),
+            TaskHistory::Interrupted(open) => {
+                format!("{:?} {:?} {:?}", open.run, open.attempt, open.module)
+            }
+            other => format!("{other:?}"),
+        };
+        format!("{known} {:?}", history.pending_handlers)
+    }
+
+    #[test]
+    fn an_outline_says_the_same_of_a_task_as_the_whole_records() {
+        for bodies in [
+            vec![started()],
+            vec![started(), finished()],
+            vec![started(), notified(), finished()],
+            vec![started(), finished(), started()],
+        ] {
+            let lines = journal(bodies);
+            let whole: Vec<Record> = lines
+                .iter()
+                .map(|line| format::from_line(line.trim_end()).expect("whole").0)
+                .collect();
+            let lines = bytes(&lines);
+            for middle in 0..=lines.len() {
+                let (first, rest) = lines.split_at(middle);
+                let mut records = chain(first, None, 1).expect("sound");
+                let more = chain(rest, first.last().copied(), middle as u64 + 1);
+                records.extend(more.expect("sound"));
+                assert_eq!(told(&records), told(&whole));
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_follow_has_no_outline() {
+        let lines = journal(vec![started(), notified(), finished()]);
+        assert!(chain(&bytes(&lines), None, 1).is_some());
+        assert!(chain(&bytes(&lines), None, 2).is_none(), "another number");
+        assert!(chain(&bytes(&lines[1..]), None, 2).is_none(), "removed");
+        let swapped = [&lines[1], &lines[0], &lines[2]].map(|line| line.as_bytes());
+        assert!(chain(&swapped, None, 1).is_none());
+        let altered = [lines[0].replace("\"why\"", "\"who\"")];
+        assert!(chain(&bytes(&altered), None, 1).is_none());
+        let (content, hash) = format::parted(lines[0].trim_end()).expect("a line");
+        let shouted = lines[0].replace(hash, &hash.to_uppercase());
+        assert!(!content.is_empty() && shouted != lines[0]);
+        assert!(chain(&bytes(&[shouted]), None, 1).is_none());
+        assert!(
+            chain(&[&lines[0].as_bytes()[..40]], None, 1).is_none(),
+            "torn"
+        );
     }
 }

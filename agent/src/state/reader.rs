@@ -52,16 +52,15 @@ pub fn read_outline(path: &Path) -> Result<Contents, StateError> {
     let bytes = bytes_of(path)?;
     match sound_outline(&bytes) {
         Some(contents) => Ok(contents),
-        // Torn, altered, or of a newer format: told apart by reading line after line.
-        None => parse_with(path, &bytes, outline::from_line),
+        // Torn, altered, or of a newer format: the whole reading tells them apart.
+        None => parse(path, &bytes),
     }
 }
 
 /// The outline of a journal that is whole and unaltered to its last byte.
 fn sound_outline(bytes: &[u8]) -> Option<Contents> {
     let lines = split(bytes);
-    let last = std::str::from_utf8(lines.last()?.strip_suffix(b"\n")?).ok()?;
-    let head = outline::hash_of(last)?.to_owned();
+    let head = outline::hash_of(lines.last()?)?.to_owned();
     let (first, rest) = lines.split_at(lines.len() / threads_for(bytes).min(2));
     let records = std::thread::scope(|scope| {
         let second = (!rest.is_empty()).then(|| {
@@ -89,13 +88,6 @@ fn sound_outline(bytes: &[u8]) -> Option<Contents> {
 /// # Errors
 /// As [`read`], but for reading itself.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, StateError> {
-    parse_with(path, bytes, format::from_line)
-}
-
-/// A line's record and its hash.
-type Read = Result<(Record, String), LineError>;
-
-fn parse_with(path: &Path, bytes: &[u8], read: fn(&str) -> Read) -> Result<Contents, StateError> {
     // After a power loss the file may have its new length but not yet its new content: zeros.
     let written = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
     let end_of_line = |bytes: &[u8]| {
@@ -117,7 +109,7 @@ fn parse_with(path: &Path, bytes: &[u8], read: fn(&str) -> Read) -> Result<Conte
         whole: whole as u64,
         torn: bytes[whole..].to_vec(),
     };
-    let parts = lines_of(&bytes[..whole], read);
+    let parts = lines_of(&bytes[..whole]);
     let whole_lines = parts.iter().map(Vec::len).sum();
     contents.records.reserve_exact(whole_lines);
     for (index, line) in parts.into_iter().flatten().enumerate() {
@@ -257,14 +249,17 @@ fn threads_for(bytes: &[u8]) -> usize {
     cores.min(MAX_THREADS)
 }
 
+/// A line's record and its hash.
+type Read = Result<(Record, String), LineError>;
+
 /// Reads lines, each with its line end, side by side: only the chain needs their order. Returns parts, one
 /// behind the other: moving all records into one list would take as long as reading some of them.
-fn lines_of(bytes: &[u8], read: fn(&str) -> Read) -> Vec<Vec<Read>> {
+fn lines_of(bytes: &[u8]) -> Vec<Vec<Read>> {
     let lines = split(bytes);
     let read_all = |lines: &[&[u8]]| -> Vec<Read> {
         let one = |line: &&[u8]| {
             let text = std::str::from_utf8(line.strip_suffix(b"\n").unwrap_or(line));
-            read(text.map_err(|error| LineError::NotARecord(error.to_string()))?)
+            format::from_line(text.map_err(|error| LineError::NotARecord(error.to_string()))?)
         };
         lines.iter().map(one).collect()
     };

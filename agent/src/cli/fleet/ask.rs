@@ -74,7 +74,7 @@ pub(super) fn in_short(status: &Value) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for task in status["tasks"].as_array().into_iter().flatten() {
         *counts
-            .entry(task["status"].as_str().unwrap_or("?"))
+            .entry(task["state"].as_str().unwrap_or("?"))
             .or_default() += 1;
     }
     let counts: Vec<String> = counts

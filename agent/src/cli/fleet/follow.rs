@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -206,7 +207,7 @@ impl Follower {
             value["host"] = self.host.clone().into();
             println!("{value}");
         }
-        match serde_json::from_value::<Event>(value.clone()) {
+        match Event::deserialize(&value) {
             Ok(event) => {
                 if let Event::RunFinished { outcome, stats, .. } = &event {
                     let mut known = self.stats.lock().unwrap_or_else(|e| e.into_inner());

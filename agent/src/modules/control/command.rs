@@ -101,16 +101,23 @@ pub(super) struct Call {
     pub strip: bool,
 }
 
+/// Why there is nothing to do: what is to be created is there, or what is to be removed is not. Both may be
+/// patterns.
+#[must_use]
+pub fn needless(creates: Option<&Path>, removes: Option<&Path>) -> Option<String> {
+    if let Some(found) = creates.and_then(first_match) {
+        return Some(format!("{} exists", found.display()));
+    }
+    let removes = removes?;
+    first_match(removes)
+        .is_none()
+        .then(|| format!("{} does not exist", removes.display()))
+}
+
 impl Call {
     /// Why there is nothing to do.
     fn needless(&self) -> Option<String> {
-        if let Some(found) = self.creates.as_deref().and_then(first_match) {
-            return Some(format!("{} exists", found.display()));
-        }
-        let removes = self.removes.as_deref()?;
-        first_match(removes)
-            .is_none()
-            .then(|| format!("{} does not exist", removes.display()))
+        needless(self.creates.as_deref(), self.removes.as_deref())
     }
 
     pub(super) fn check(&self) -> Plan {

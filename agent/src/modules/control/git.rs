@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::error::ControlError;
 use super::process::{Ended, Invocation, run};
@@ -123,21 +123,9 @@ impl GitModule {
         words: &[&str],
     ) -> Result<String, ModuleError> {
         let ended = self.git(ctx, dir, words).await?;
-        if ended.rc == 0 {
-            return Ok(ended.stdout.trim().to_owned());
-        }
-        let last = ended.stderr.lines().rfind(|line| !line.trim().is_empty());
         let verb = words.first().copied().unwrap_or_default();
-        let result = json!({"rc": ended.rc, "stdout": ended.stdout, "stderr": ended.stderr});
-        Err(ControlError::NonZero {
-            message: format!(
-                "`git {verb}` ended with code {}: {}",
-                ended.rc,
-                last.unwrap_or_default().trim()
-            ),
-            result: result.as_object().cloned().unwrap_or_default(),
-        }
-        .into())
+        let ended = ended.must(&format!("git {verb}"))?;
+        Ok(ended.stdout.trim().to_owned())
     }
 
     fn is_there(&self, dest: &Path) -> bool {

@@ -15,7 +15,7 @@ mod small;
 mod wait_for;
 pub mod words;
 
-pub use command::stdin_text;
+pub use command::{needless, stdin_text};
 pub use error::ControlError;
 pub use pause::ask;
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
@@ -56,6 +57,30 @@ pub struct Ended {
     pub stdout: String,
     /// Error output, bounded.
     pub stderr: String,
+}
+
+impl Ended {
+    /// Itself, if its code is zero.
+    ///
+    /// # Errors
+    /// [`ControlError::NonZero`] with its last words; `shown` is what they are the words of.
+    pub fn must(self, shown: &str) -> Result<Self, ControlError> {
+        if self.rc == 0 {
+            return Ok(self);
+        }
+        let said = [&self.stderr, &self.stdout]
+            .into_iter()
+            .find_map(|text| text.lines().rfind(|line| !line.trim().is_empty()));
+        let message = match said {
+            Some(said) => format!("`{shown}` ended with code {}: {}", self.rc, said.trim()),
+            None => format!("`{shown}` ended with code {}", self.rc),
+        };
+        let result = json!({"rc": self.rc, "stdout": self.stdout, "stderr": self.stderr});
+        Err(ControlError::NonZero {
+            message,
+            result: result.as_object().cloned().unwrap_or_default(),
+        })
+    }
 }
 
 struct Group {

@@ -213,10 +213,7 @@ impl Module for DockerContainer {
         if steps.start {
             lifecycle::start(&docker, name).await?;
         }
-        let mut outcome = Outcome {
-            changed: !steps.lines.is_empty(),
-            ..Outcome::default()
-        };
+        let mut outcome = Outcome::of_steps(&steps.lines);
         if let Some(found) = lifecycle::inspect(&docker, name).await? {
             if steps.start && !lifecycle::is_running(&found) && !self.auto_remove {
                 let code = found
@@ -238,7 +235,7 @@ impl Module for DockerContainer {
         } else {
             outcome = outcome.with("container", Value::Null);
         }
-        Ok(outcome.summary(steps.lines.join("; ")))
+        Ok(outcome)
     }
 
     async fn recover(&self, _ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {

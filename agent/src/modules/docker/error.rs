@@ -201,6 +201,22 @@ impl DockerError {
         move |source| Self::from_api(action, &source)
     }
 
+    /// What Docker answers about a thing: nothing where it says that there is none. `action` completes
+    /// "failed to …".
+    ///
+    /// # Errors
+    /// Docker refuses or does not answer.
+    pub fn or_absent<T>(
+        answer: Result<T, ApiError>,
+        action: impl Into<String>,
+    ) -> Result<Option<T>, Self> {
+        match answer.map_err(Self::api(action)) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Turns the client's error into ours, without its own repetitions.
     #[must_use]
     pub fn from_api(action: String, source: &ApiError) -> Self {

@@ -89,12 +89,8 @@ fn has_tag(name: &str) -> bool {
 }
 
 async fn find(docker: &Docker, image: &str) -> Result<Option<ImageInspect>, DockerError> {
-    let found = docker.inspect_image(image).await;
-    match found.map_err(DockerError::api(format!("inspect image {image}"))) {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
+    let answer = docker.inspect_image(image).await;
+    DockerError::or_absent(answer, format!("inspect image {image}"))
 }
 
 fn outcome(changed: bool, found: &ImageInspect, how: &str) -> Outcome {

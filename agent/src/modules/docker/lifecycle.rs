@@ -40,11 +40,7 @@ pub async fn inspect(
     let answer = docker
         .inspect_container(name, None::<InspectContainerOptions>)
         .await;
-    match answer.map_err(DockerError::api(format!("inspect container {name}"))) {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
+    DockerError::or_absent(answer, format!("inspect container {name}"))
 }
 
 /// Returns the id of an image that is on this host.
@@ -52,15 +48,13 @@ pub async fn inspect(
 /// # Errors
 /// It is not, or Docker does not answer.
 pub async fn image_id(docker: &Docker, image: &str) -> Result<String, DockerError> {
-    let found = docker.inspect_image(image).await;
-    match found.map_err(DockerError::api(format!("inspect image {image}"))) {
-        Ok(found) => Ok(found.id.unwrap_or_default()),
-        Err(error) if error.is_not_found() => Err(DockerError::NoImage {
-            image: image.to_owned(),
-            tried: String::new(),
-        }),
-        Err(error) => Err(error),
-    }
+    let answer = docker.inspect_image(image).await;
+    let found = DockerError::or_absent(answer, format!("inspect image {image}"))?;
+    let found = found.ok_or_else(|| DockerError::NoImage {
+        image: image.to_owned(),
+        tried: String::new(),
+    })?;
+    Ok(found.id.unwrap_or_default())
 }
 
 /// Tells whether the container runs.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::modules::context::TaskContext;
 use crate::modules::error::ModuleError;
-use crate::modules::module::{Outcome, Plan};
+use crate::modules::module::{Outcome, Plan, Recovery};
 use crate::modules::registry;
 
 fn image() -> String {
@@ -15,7 +15,8 @@ fn image() -> String {
 
 async fn run(ctx: &TaskContext, name: &str, arguments: &Value) -> Result<Outcome, ModuleError> {
     let module = (registry::find(name).expect("module").build)(arguments.clone()).expect("valid");
-    module.apply(ctx, &Value::Null).await
+    let intent = module.prepare(ctx).await?;
+    module.apply(ctx, &intent).await
 }
 
 async fn check(ctx: &TaskContext, name: &str, arguments: &Value) -> Plan {
@@ -207,6 +208,7 @@ async fn networks_and_volumes_are_kept_as_described_and_volumes_never_made_anew(
     assert!(other.changed);
     let inside = &other.result["network"]["Containers"];
     assert!(inside.to_string().contains(&name), "{inside}");
+    killed_while_it_is_made_anew(&ctx, &name).await;
     network["connected"] = json!([]);
     assert!(run(&ctx, module, &network).await.expect("off").changed);
     network["state"] = json!("absent");
@@ -232,4 +234,21 @@ async fn networks_and_volumes_are_kept_as_described_and_volumes_never_made_anew(
     run(&ctx, "docker_container", &away).await.expect("removed");
     let info = run(&ctx, "docker_container_info", &asked).await;
     assert_eq!(info.expect("looked").result["exists"], false);
+}
+
+/// Who was on a network comes back, although the attempt that took it off never ended.
+async fn killed_while_it_is_made_anew(ctx: &TaskContext, name: &str) {
+    let arguments = json!({"name": name, "internal": true, "labels": {"of": "a third"}});
+    let spec = registry::find("docker_network").expect("module");
+    let module = (spec.build)(arguments).expect("valid");
+    let intent = module.prepare(ctx).await.expect("prepared");
+    docker(&["network", "disconnect", name, name]);
+    docker(&["network", "rm", name]);
+    let Recovery::Done(outcome) = module.recover(ctx, &intent).await.expect("recovered") else {
+        panic!("it knows what was begun")
+    };
+    assert!(outcome.changed);
+    let inside = outcome.result["network"]["Containers"].to_string();
+    assert!(inside.contains(name), "{inside}");
+    assert_eq!(module.check(ctx).await.expect("checked"), Plan::InSync);
 }

@@ -11,9 +11,10 @@ use bollard::models::{
 use bollard::query_parameters::InspectNetworkOptions;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::DockerError;
+use super::lifecycle;
 use crate::modules::context::TaskContext;
 use crate::modules::error::ModuleError;
 use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
@@ -93,15 +94,12 @@ struct Steps {
 }
 
 async fn inspect(docker: &Docker, name: &str) -> Result<Option<NetworkInspect>, DockerError> {
-    let found = docker
+    let answer = docker
         .inspect_network(name, None::<InspectNetworkOptions>)
         .await;
-    match found.map_err(DockerError::api(format!("inspect network {name}"))) {
-        // Docker takes the start of an id for a name as well.
-        Ok(found) => Ok(Some(found).filter(|found| found.name.as_deref() == Some(name))),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
+    let found = DockerError::or_absent(answer, format!("inspect network {name}"))?;
+    // Docker takes the start of an id for a name as well.
+    Ok(found.filter(|found| found.name.as_deref() == Some(name)))
 }
 
 /// Names of the containers on it.
@@ -158,7 +156,13 @@ impl DockerNetwork {
         lines
     }
 
-    async fn steps(&self, docker: &Docker) -> Result<Steps, DockerError> {
+    /// What has to be done; `before` is who was on it when this began. An attempt that was killed while it
+    /// was making the network anew has taken them off.
+    async fn steps(
+        &self,
+        docker: &Docker,
+        before: &BTreeSet<String>,
+    ) -> Result<Steps, DockerError> {
         let name = &self.name;
         let found = inspect(docker, name).await?;
         let mut steps = Steps::default();
@@ -174,6 +178,10 @@ impl DockerNetwork {
             return Ok(steps);
         }
         let mut wanted: BTreeSet<String> = self.connected.iter().flatten().cloned().collect();
+        // Whoever was on it stays on it, a new one included, unless the list says otherwise.
+        if self.connected.is_none() || self.appends {
+            wanted.extend(before.iter().cloned());
+        }
         match &found {
             None => {
                 steps.create = true;
@@ -190,10 +198,6 @@ impl DockerNetwork {
                     }
                     wanted.retain(|container| !has.contains(container));
                 } else {
-                    // Whoever was on the old one is on the new one, unless the list says otherwise.
-                    if self.connected.is_none() || self.appends {
-                        wanted.extend(has.iter().cloned());
-                    }
                     steps.disconnect = has.into_iter().collect();
                     steps.remove = true;
                     steps.create = true;
@@ -261,17 +265,23 @@ impl AddressRange {
     }
 }
 
-#[async_trait]
-impl Module for DockerNetwork {
-    async fn check(&self, ctx: &TaskContext) -> Result<Plan, ModuleError> {
-        let docker = super::client::connect(ctx).await?;
-        Ok(Plan::from(self.steps(&docker).await?.lines))
-    }
+/// Who was on it, as it was journaled.
+fn members_before(intent: &Value) -> BTreeSet<String> {
+    let names = intent["members"].as_array().into_iter().flatten();
+    names
+        .filter_map(|name| name.as_str().map(str::to_owned))
+        .collect()
+}
 
-    async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {
+impl DockerNetwork {
+    async fn converge(
+        &self,
+        ctx: &TaskContext,
+        before: &BTreeSet<String>,
+    ) -> Result<Outcome, DockerError> {
         let docker = super::client::connect(ctx).await?;
         let name = self.name.as_str();
-        let steps = self.steps(&docker).await?;
+        let steps = self.steps(&docker, before).await?;
         for container in &steps.disconnect {
             let request = NetworkDisconnectRequest {
                 container: container.clone(),
@@ -308,18 +318,43 @@ impl Module for DockerNetwork {
         }
         let found = inspect(&docker, name).await?;
         let shown = serde_json::to_value(&found).unwrap_or_default();
-        Ok(Outcome {
-            changed: !steps.lines.is_empty(),
-            ..Outcome::default()
-        }
-        .with("network", shown)
-        .summary(steps.lines.join("; ")))
+        Ok(Outcome::of_steps(&steps.lines).with("network", shown))
+    }
+}
+
+#[async_trait]
+impl Module for DockerNetwork {
+    async fn check(&self, ctx: &TaskContext) -> Result<Plan, ModuleError> {
+        let docker = super::client::connect(ctx).await?;
+        let steps = self.steps(&docker, &BTreeSet::new()).await?;
+        Ok(Plan::from(steps.lines))
     }
 
-    async fn recover(&self, _ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {
-        // Every state that a killed attempt can leave is one that `apply` brings in order; whom it had
-        // taken off a network that it was making anew, only `connected` can tell.
-        Ok(Recovery::NotDone)
+    async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {
+        let docker = super::client::connect(ctx).await?;
+        let found = inspect(&docker, &self.name).await?;
+        Ok(json!({"members": found.as_ref().map(members).unwrap_or_default()}))
+    }
+
+    async fn apply(&self, ctx: &TaskContext, intent: &Value) -> Result<Outcome, ModuleError> {
+        Ok(self.converge(ctx, &members_before(intent)).await?)
+    }
+
+    async fn recover(&self, ctx: &TaskContext, intent: &Value) -> Result<Recovery, ModuleError> {
+        if self.state == Presence::Absent {
+            return Ok(Recovery::NotDone);
+        }
+        // Ended here and not by a new attempt, which would take the network for one that nobody was on.
+        let docker = super::client::connect(ctx).await?;
+        let mut before = BTreeSet::new();
+        for container in members_before(intent) {
+            if lifecycle::inspect(&docker, &container).await?.is_some() {
+                before.insert(container);
+            }
+        }
+        let mut outcome = self.converge(ctx, &before).await?;
+        outcome.changed = true;
+        Ok(Recovery::Done(outcome))
     }
 }
 

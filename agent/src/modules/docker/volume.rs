@@ -39,12 +39,8 @@ pub struct DockerVolume {
 }
 
 async fn inspect(docker: &Docker, name: &str) -> Result<Option<Volume>, DockerError> {
-    let found = docker.inspect_volume(name).await;
-    match found.map_err(DockerError::api(format!("inspect volume {name}"))) {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
+    let answer = docker.inspect_volume(name).await;
+    DockerError::or_absent(answer, format!("inspect volume {name}"))
 }
 
 impl DockerVolume {
@@ -131,12 +127,8 @@ impl Module for DockerVolume {
             }
         }
         let found = inspect(&docker, name).await?;
-        Ok(Outcome {
-            changed: todo.is_some(),
-            ..Outcome::default()
-        }
-        .with("volume", serde_json::to_value(&found).unwrap_or_default())
-        .summary(todo.unwrap_or_default()))
+        Ok(Outcome::of_steps(todo.as_slice())
+            .with("volume", serde_json::to_value(&found).unwrap_or_default()))
     }
 
     async fn recover(&self, _ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {

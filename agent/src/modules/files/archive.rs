@@ -233,17 +233,13 @@ impl ArchiveModule {
             environment,
             stdin: None,
         };
-        let ended = run(&invocation, ctx).await?;
-        if ended.rc == 0 {
-            return Ok(());
-        }
-        let said = ended.stderr.lines().rfind(|line| !line.trim().is_empty());
-        Err(FilesError::Archive {
-            path: work.dest.clone(),
-            rc: ended.rc,
-            said: said.unwrap_or_default().trim().to_owned(),
-        }
-        .into())
+        let packing = match self.format {
+            Format::Zip => "zip",
+            _ if work.compresses_only => self.format.filter(),
+            _ => "tar",
+        };
+        run(&invocation, ctx).await?.must(packing)?;
+        Ok(())
     }
 }
 
@@ -395,10 +391,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_has_not_changed_is_packed_to_the_same_bytes_and_changes_nothing() {
+        for program in ["bzip2", "unzip", "zip"] {
+            lab::apt::ensure(program, program).expect("installed");
+        }
         let (dir, ctx) = tree();
         for (format, list) in [
             ("gz", ["tar", "-tzf"]),
+            ("bz2", ["tar", "-tjf"]),
             ("xz", ["tar", "-tJf"]),
+            ("zip", ["unzip", "-Z1"]),
             ("tar", ["tar", "-tf"]),
         ] {
             let dest = format!("out.{format}");

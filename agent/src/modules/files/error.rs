@@ -23,16 +23,6 @@ pub enum FilesError {
         /// The path.
         path: PathBuf,
     },
-    /// What should be packed into an archive was not.
-    #[error("{} cannot be packed: the program ended with code {rc}: {said}", path.display())]
-    Archive {
-        /// The archive.
-        path: PathBuf,
-        /// Exit code.
-        rc: i32,
-        /// Its last words.
-        said: String,
-    },
     /// A path that must be free is taken.
     #[error("{} already exists ({found})", path.display())]
     TargetExists {
@@ -193,7 +183,6 @@ impl ModuleFailure for FilesError {
             Self::ChecksumDiffers { .. } => "files::checksum_differs",
             Self::Invalid { .. } => "files::invalid_content",
             Self::Download { .. } => "files::download",
-            Self::Archive { .. } => "files::archive",
         }
     }
 
@@ -223,11 +212,6 @@ impl ModuleFailure for FilesError {
             }
             Self::ChecksumDiffers { .. } => Some(
                 "the content is not what the playbook was written for; nothing was replaced".into(),
-            ),
-            Self::Archive { .. } => Some(
-                "nothing was replaced; what changes while it is read has to be stopped first, and a \
-                 program that is missing (bash, tar, gzip, bzip2, xz, zip) to be installed"
-                    .into(),
             ),
             _ => None,
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::attributes::Wanted;
 use super::converge::{Do, set_attributes};
@@ -15,7 +15,6 @@ use super::durable::sync_everything;
 use super::error::FilesError;
 use super::mode::Mode;
 use super::result::with_file_facts;
-use crate::modules::control::ControlError;
 use crate::modules::control::process::{Ended, Invocation, run};
 use crate::modules::{
     Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
@@ -166,6 +165,11 @@ impl UnarchiveModule {
         run(&invocation, ctx).await
     }
 
+    async fn must(&self, ctx: &TaskContext, words: Vec<String>) -> Result<Ended, ModuleError> {
+        let program = words.first().cloned().unwrap_or_default();
+        Ok(self.call(ctx, words).await?.must(&program)?)
+    }
+
     fn tar(&self, places: &Places, action: &str) -> Vec<String> {
         let mut words: Vec<String> = ["tar", action].map(str::to_owned).to_vec();
         words.extend(["-C".to_owned(), places.dest.display().to_string()]);
@@ -195,7 +199,7 @@ impl UnarchiveModule {
                 words
             }
         };
-        let ended = must(self.call(ctx, words.clone()).await?, &words)?;
+        let ended = self.must(ctx, words).await?;
         let names = ended.stdout.lines().map(str::to_owned);
         // What `--strip-components` leaves nothing of is no name.
         Ok(names
@@ -245,24 +249,6 @@ impl UnarchiveModule {
         }
         Ok(changed)
     }
-}
-
-fn must(ended: Ended, words: &[String]) -> Result<Ended, ModuleError> {
-    if ended.rc == 0 {
-        return Ok(ended);
-    }
-    let last = ended.stderr.lines().rfind(|line| !line.trim().is_empty());
-    let program = words.first().map_or("", String::as_str);
-    let result = json!({"rc": ended.rc, "stdout": ended.stdout, "stderr": ended.stderr});
-    Err(ControlError::NonZero {
-        message: format!(
-            "`{program}` ended with code {}: {}",
-            ended.rc,
-            last.unwrap_or_default().trim()
-        ),
-        result: result.as_object().cloned().unwrap_or_default(),
-    }
-    .into())
 }
 
 #[async_trait]
@@ -319,7 +305,7 @@ impl Module for UnarchiveModule {
                 }
                 _ => self.tar(&places, "--extract"),
             };
-            must(self.call(ctx, words.clone()).await?, &words)?;
+            self.must(ctx, words).await?;
             outcome = Outcome::changed().summary(format!("unpacked {}", places.src.display()));
         }
         outcome.changed |= self.attributes(ctx, &places, Do::Change).await?;
@@ -361,6 +347,8 @@ impl TypedModule for UnarchiveModule {
 mod tests {
     use std::fs;
     use std::process::Command;
+
+    use serde_json::json;
 
     use super::*;
 

@@ -3,27 +3,16 @@
 use std::fmt::Write;
 
 use async_trait::async_trait;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde_json::Value;
 use tokio_postgres::Client;
 
 use super::connect::{cancellable, ident, literal, with_login};
 use super::error::PostgresError;
+use super::sessions::{self, Whose};
 use crate::modules::context::TaskContext;
 use crate::modules::error::ModuleError;
 use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
-
-/// States of a database. Dumps and restores are modules of their own here.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum DatabaseState {
-    /// It is there.
-    #[default]
-    Present,
-    /// It is not there; what is in it is lost.
-    Absent,
-}
+use crate::modules::presence::Presence;
 
 with_login! {
     /// Makes sure that a database is there as described, or is not there.
@@ -32,10 +21,10 @@ with_login! {
         #[serde(alias = "db")]
         #[schemars(extend("aliases" = ["db"]))]
         pub name: String,
-        /// `present` (default) or `absent`. For Ansible's `dump` and `restore` there are `postgresql_dump`
+        /// `present` (default) or `absent`: what is in it is lost. For Ansible's `dump` and `restore` there are `postgresql_dump`
         /// and `postgresql_restore`.
         #[serde(default)]
-        pub state: DatabaseState,
+        pub state: Presence,
         /// Owner. Default: for a new database the user that connects.
         #[serde(default)]
         pub owner: Option<String>,
@@ -107,13 +96,13 @@ impl PostgresqlDb {
     fn statements(&self, found: Option<&Found>) -> Result<Vec<String>, PostgresError> {
         let name = ident(&self.name);
         match (self.state, found) {
-            (DatabaseState::Absent, None) => Ok(Vec::new()),
-            (DatabaseState::Absent, Some(_)) => {
+            (Presence::Absent, None) => Ok(Vec::new()),
+            (Presence::Absent, Some(_)) => {
                 let force = if self.force { " WITH (FORCE)" } else { "" };
                 Ok(vec![format!("DROP DATABASE {name}{force}")])
             }
-            (DatabaseState::Present, None) => Ok(vec![self.creation()]),
-            (DatabaseState::Present, Some(found)) => self.changes(found),
+            (Presence::Present, None) => Ok(vec![self.creation()]),
+            (Presence::Present, Some(found)) => self.changes(found),
         }
     }
 
@@ -210,17 +199,17 @@ impl Module for PostgresqlDb {
             };
             cancellable(&client, &ctx.cancel, work).await?;
         }
-        Ok(Outcome {
-            changed: !statements.is_empty(),
-            ..Outcome::default()
-        }
-        .with("db", self.name.clone())
-        .with("executed_commands", statements.clone())
-        .summary(statements.join("; ")))
+        Ok(Outcome::of_steps(&statements)
+            .with("db", self.name.clone())
+            .with("executed_commands", statements))
     }
 
-    async fn recover(&self, _ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {
-        // Each statement is in effect as a whole or not at all, and what is left to do is looked up.
+    async fn recover(&self, ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {
+        // Each statement is in effect as a whole or not at all, and what is left to do is looked up; but a
+        // server goes on with what a killed client had asked for.
+        if let Some(attempt) = &ctx.interrupted_attempt {
+            sessions::end(&self.client(ctx).await?, Whose::Attempt(attempt)).await?;
+        }
         Ok(Recovery::NotDone)
     }
 }

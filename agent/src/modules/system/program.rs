@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use serde_json::json;
-
-use crate::modules::control::ControlError;
 use crate::modules::control::process::{Ended, Invocation, run};
 use crate::modules::{ModuleError, TaskContext};
 
@@ -48,21 +45,5 @@ pub(super) async fn must(
     stdin: Option<&str>,
 ) -> Result<Ended, ModuleError> {
     let ended = look(ctx, words, environment, stdin).await?;
-    if ended.rc == 0 {
-        return Ok(ended);
-    }
-    let line = words.join(" ");
-    let said = [&ended.stderr, &ended.stdout]
-        .into_iter()
-        .find_map(|text| text.lines().rfind(|line| !line.trim().is_empty()));
-    let message = match said {
-        Some(said) => format!("`{line}` ended with code {}: {}", ended.rc, said.trim()),
-        None => format!("`{line}` ended with code {}", ended.rc),
-    };
-    let result = json!({"rc": ended.rc, "stdout": ended.stdout, "stderr": ended.stderr});
-    Err(ControlError::NonZero {
-        message,
-        result: result.as_object().cloned().unwrap_or_default(),
-    }
-    .into())
+    Ok(ended.must(&words.join(" "))?)
 }

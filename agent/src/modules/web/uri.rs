@@ -1,7 +1,7 @@
 //! `uri`: one request to a web service, and its answer.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use ureq::ResponseExt;
 use ureq::http::{Request, Response, header};
 
 use super::client::{Manners, shown};
-use crate::modules::control::ControlError;
+use crate::modules::control::{ControlError, needless};
 use crate::modules::files::blocking::detached;
 use crate::modules::{
     Advice, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
@@ -133,13 +133,9 @@ impl UriModule {
 
     /// Why nothing has to be sent.
     fn needless(&self, ctx: &TaskContext) -> Option<String> {
-        if let Some(path) = self.creates.as_ref().map(|path| ctx.resolve(path))
-            && path.exists()
-        {
-            return Some(format!("skipped, since '{}' exists", path.display()));
-        }
-        let path = ctx.resolve(self.removes.as_ref()?);
-        (!path.exists()).then(|| format!("skipped, since '{}' does not exist", path.display()))
+        let [creates, removes] =
+            [&self.creates, &self.removes].map(|path| path.as_ref().map(|path| ctx.resolve(path)));
+        needless(creates.as_deref(), removes.as_deref())
     }
 
     /// The body as it is sent, and what it says to be.
@@ -206,10 +202,10 @@ impl UriModule {
             verify: self.validate_certs,
             redirects: if follows { REDIRECTS } else { 0 },
         };
-        let failed = |message: String| ControlError::Http {
-            message: format!("failed to ask {}: {message}", shown(&self.url)),
+        let failed = |error: &ureq::Error| ControlError::Http {
+            message: format!("failed to ask {}: {error}", shown(&self.url)),
             result: status_of(-1, &self.url),
-            sent: !self.is_idempotent(),
+            sent: !self.is_idempotent() && !never_left(error),
         };
         let client = manners.client();
         // A method that has no body does not announce one of no length.
@@ -218,12 +214,23 @@ impl UriModule {
         } else {
             client.run(request)
         };
-        let mut response = response.map_err(|error| failed(error.to_string()))?;
+        let mut response = response.map_err(|error| failed(&error))?;
         let mut content = Vec::new();
         let body = response.body_mut().as_reader();
         let read = body.take(LONGEST_ANSWER + 1).read_to_end(&mut content);
-        read.map_err(|error| failed(error.to_string()))?;
+        read.map_err(|error| failed(&error.into()))?;
         Ok(Answer::of(&response, content))
+    }
+}
+
+/// Whether the request did not get as far as the server.
+fn never_left(error: &ureq::Error) -> bool {
+    use ureq::{Error, Timeout};
+    match error {
+        Error::BadUri(_) | Error::HostNotFound | Error::ConnectionFailed | Error::Rustls(_) => true,
+        Error::Timeout(timeout) => matches!(timeout, Timeout::Resolve | Timeout::Connect),
+        Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
+        _ => false,
     }
 }
 
@@ -358,7 +365,9 @@ impl Module for UriModule {
 
     async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {
         if let Some(why) = self.needless(ctx) {
-            return Ok(Outcome::ok().with("skipped", true).with("msg", why));
+            return Ok(Outcome::ok()
+                .with("skipped", true)
+                .with("msg", format!("skipped, since {why}")));
         }
         let request = self.request()?;
         let module = self.clone();

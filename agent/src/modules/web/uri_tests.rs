@@ -178,3 +178,31 @@ async fn what_cannot_be_repeated_without_harm_is_left_to_the_operator() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_request_that_never_left_is_a_plain_failure_and_one_that_may_have_arrived_is_not() {
+    // Takes the request and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let silent_address = silent.local_addr().expect("address");
+    std::thread::spawn(move || {
+        for stream in silent.incoming().flatten() {
+            let _ = (&stream).read(&mut [0; 64]);
+        }
+    });
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let nobody_address = nobody.local_addr().expect("address");
+    drop(nobody);
+    for (address, method, unknown) in [
+        (silent_address, "POST", true),
+        (silent_address, "GET", false),
+        (nobody_address, "POST", false),
+    ] {
+        let url = format!("http://{address}/");
+        let error = ask(json!({"url": url, "method": method, "body": "x"})).await;
+        let ModuleError::Failed(failure) = error.expect_err("no answer") else {
+            panic!("not cancelled")
+        };
+        assert_eq!(failure.is_outcome_unknown(), unknown, "{method}: {failure}");
+        assert_eq!(failure.result()["status"], -1);
+    }
+}
