@@ -185,6 +185,9 @@ impl History {
     #[must_use]
     pub fn of(records: &[Record]) -> Self {
         let mut history = Self::default();
+        // A journal has at least one record a task; growing step by step would move them all.
+        history.tasks.reserve(records.len());
+        history.order.reserve(records.len());
         for record in records {
             history.add(record);
         }

@@ -1,31 +1,53 @@
 //! Reads a journal for telling where its tasks stand: arguments, results and intents are passed over,
 //! as most of a journal consists of them. The chain is checked all the same.
 
-use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 
 use jiff::Timestamp;
-use memchr::memmem;
+use memchr::{memchr, memchr_iter, memmem, memrchr};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::fingerprint::Fingerprint;
 use super::format::{self, Body, FORMAT_VERSION, How, Record, TaskStatus};
 
+/// Bytes that are read at a time: few enough to be still in the processor's cache when they are hashed.
+const PIECE: usize = 256 << 10;
 /// The event stands within so many bytes; a record of which it does not is read whole.
 const HEAD: usize = 256;
 
+/// So long are the records that are kept and those that are left out beside them, roughly: only memory
+/// that is used costs anything, a list that has to grow is moved.
+const BYTES_A_RECORD: u64 = 512;
+
+const STARTED: &str = "\"event\":\"task_started\",";
+const FINISHED: &str = "\"event\":\"task_finished\",";
+
+/// Finds events in the heads of lines.
+struct Events<'e> {
+    started: memmem::Finder<'e>,
+    finished: memmem::Finder<'e>,
+}
+
+impl Events<'_> {
+    fn new() -> Self {
+        Self {
+            started: memmem::Finder::new(STARTED),
+            finished: memmem::Finder::new(FINISHED),
+        }
+    }
+}
+
 /// What is read of a task's records; the other members are skipped without being kept.
 #[derive(Deserialize)]
-struct Light<'l> {
+struct Light {
     v: u32,
     seq: u64,
     time: Timestamp,
     run: String,
-    #[serde(borrow)]
-    event: Cow<'l, str>,
-    #[serde(borrow)]
-    prev: Cow<'l, str>,
-    task: Option<String>,
+    task: String,
     attempt: Option<String>,
     module: Option<String>,
     reason: Option<String>,
@@ -36,81 +58,174 @@ struct Light<'l> {
     duration_ms: Option<u64>,
 }
 
-/// Lines, each with its line end, as records: each proved to follow the one before it, with [`Value::Null`]
-/// for arguments, results and intents of tasks, without fingerprints and outputs, and without its `prev`. A
-/// start that is followed by its own end is left out: the end says all that an outline has of both.
-/// `before` is the line before the first, where there is one.
-///
-/// Nothing where anything is not as it should be: [`format::from_line`] tells what it is.
-pub(super) fn chain(lines: &[&[u8]], before: Option<&[u8]>, first_seq: u64) -> Option<Vec<Record>> {
-    let mut head = match before {
-        Some(line) => hash_of(line)?,
-        None => format::NO_HASH,
-    };
-    let mut records = Vec::with_capacity(lines.len());
-    for (line, seq) in lines.iter().zip(first_seq..) {
-        let line = text_of(line)?;
-        let hash = format::checked_hash(line).ok()?;
-        let (record, prev) = match light(line) {
-            Some(read) => read,
-            None => {
-                let mut record = format::from_line(line).ok()?.0;
-                let prev = std::mem::take(&mut record.prev);
-                (record, prev.into())
+/// Consecutive records of a journal, each proved to follow the one before it.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    /// With [`Value::Null`] for arguments, results and intents of tasks, without fingerprints and outputs,
+    /// and without their `prev`. A start that is followed by its own end is left out: the end says all
+    /// that an outline has of both.
+    pub(super) records: Vec<Record>,
+    /// Number and `prev` of the first line.
+    first: Option<(u64, String)>,
+    /// Number and hash of the last line.
+    last: Option<(u64, String)>,
+}
+
+impl Part {
+    /// Reads the lines that begin at `from` or behind it, and before `to`. There is room for the records of
+    /// `room` bytes of a journal before the list of them has to be moved.
+    ///
+    /// Nothing where anything is not as it should be: [`format::from_line`] tells what it is.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn read(file: &File, from: u64, to: u64, room: u64) -> io::Result<Option<Self>> {
+        let mut part = Self::default();
+        let room = usize::try_from(room / BYTES_A_RECORD).unwrap_or(0);
+        part.records.reserve(room);
+        let events = Events::new();
+        let mut buffer = vec![0; PIECE];
+        // A line that begins at `from` is told by the line end before it.
+        let mut at = from.saturating_sub(1);
+        let mut is_in_line = from > 0;
+        let mut held = 0;
+        while at < to {
+            let read = file.read_at(&mut buffer[held..], at + held as u64)?;
+            let filled = held + read;
+            let Some(end) = last_line_end(&buffer[..filled]) else {
+                if read == 0 {
+                    // Torn.
+                    return Ok(None);
+                }
+                held = filled;
+                buffer.resize(buffer.len().max(2 * filled), 0);
+                continue;
+            };
+            let mut lines = &buffer[..end];
+            if std::mem::take(&mut is_in_line) {
+                let begin = memchr(b'\n', lines).map_or(end, |end| end + 1);
+                lines = &lines[begin..];
             }
+            let begin = at + (end - lines.len()) as u64;
+            if part.add(&events, lines, to.saturating_sub(begin)).is_none() {
+                return Ok(None);
+            }
+            at += end as u64;
+            buffer.copy_within(end..filled, 0);
+            held = filled - end;
+        }
+        Ok(Some(part))
+    }
+
+    /// Number of the last line, and its hash.
+    pub(super) fn head(&self) -> Option<&(u64, String)> {
+        self.last.as_ref()
+    }
+
+    /// Tells whether this part begins where another ends, or where a journal begins.
+    pub(super) fn follows(&self, other: Option<&Self>) -> bool {
+        let Some((seq, prev)) = &self.first else {
+            return true;
         };
-        if record.seq != seq || prev != head {
+        match other.map(Self::head) {
+            None => *seq == 1 && prev == format::NO_HASH,
+            Some(Some((last, hash))) => *seq == last + 1 && prev == hash,
+            Some(None) => false,
+        }
+    }
+
+    /// Takes in those of these lines, each with its end, that begin before `to`.
+    fn add(&mut self, events: &Events<'_>, lines: &[u8], to: u64) -> Option<()> {
+        let text = std::str::from_utf8(lines).ok()?;
+        let mut begin = 0;
+        // A start that may be followed by its own end.
+        let mut open: Option<(&str, &str)> = None;
+        for end in memchr_iter(b'\n', lines) {
+            if begin as u64 >= to {
+                break;
+            }
+            let line = &text[begin..end];
+            begin = end + 1;
+            self.link(line)?;
+            let head = &line.as_bytes()[..line.len().min(HEAD)];
+            if let Some(at) = events.finished.find(head) {
+                let ended = line[at + FINISHED.len()..].split_once(",\"status\":\"")?.0;
+                match open.take() {
+                    Some((_, begun)) if is_of(begun, ended) => {}
+                    Some((start, _)) => self.records.push(light(start, true)?),
+                    None => {}
+                }
+                self.records.push(light(line, false)?);
+                continue;
+            }
+            if let Some((start, _)) = open.take() {
+                self.records.push(light(start, true)?);
+            }
+            match events.started.find(head) {
+                Some(at) => open = Some((line, &line[at + STARTED.len()..])),
+                None => {
+                    let mut record = format::from_line(line).ok()?.0;
+                    record.prev = String::new();
+                    self.records.push(record);
+                }
+            }
+        }
+        if let Some((start, _)) = open {
+            self.records.push(light(start, true)?);
+        }
+        Some(())
+    }
+
+    /// Proves that a line follows the last one.
+    fn link(&mut self, line: &str) -> Option<()> {
+        let hash = format::checked_hash(line).ok()?;
+        let content = format::parted(line)?.0;
+        let (before, prev) = content
+            .strip_suffix('"')?
+            .split_at_checked(content.len() - 65)?;
+        before.strip_suffix(",\"prev\":\"")?;
+        let (version, rest) = line.strip_prefix("{\"v\":")?.split_once(",\"seq\":")?;
+        let seq = rest.split_once(',')?.0.parse().ok()?;
+        if version.parse::<u32>().ok()? > FORMAT_VERSION {
             return None;
         }
-        head = hash;
-        if records.last().is_some_and(|last| ends(&record, last)) {
-            records.pop();
+        match &mut self.last {
+            Some((last, head)) => {
+                if seq != *last + 1 || prev != head.as_str() {
+                    return None;
+                }
+                *last = seq;
+                head.clear();
+                head.push_str(hash);
+            }
+            None => {
+                self.first = Some((seq, prev.to_owned()));
+                self.last = Some((seq, hash.to_owned()));
+            }
         }
-        records.push(record);
-    }
-    Some(records)
-}
-
-/// Tells whether a record is the end of the attempt that another one starts.
-fn ends(record: &Record, other: &Record) -> bool {
-    let Body::TaskFinished { task, attempt, .. } = &record.body else {
-        return false;
-    };
-    match &other.body {
-        Body::TaskStarted {
-            task: begun,
-            attempt: id,
-            ..
-        } => task == begun && attempt.as_ref() == Some(id),
-        _ => false,
+        Some(())
     }
 }
 
-/// A line without its end.
-fn text_of(line: &[u8]) -> Option<&str> {
-    std::str::from_utf8(line.strip_suffix(b"\n")?).ok()
+/// Tells whether the members behind the event of a start name the task and the attempt of an end's.
+fn is_of(begun: &str, ended: &str) -> bool {
+    ended.contains(",\"attempt\":\"")
+        && begun
+            .strip_prefix(ended)
+            .is_some_and(|rest| rest.starts_with(','))
 }
 
-/// The hash that a line, with its end, says it has.
-pub(super) fn hash_of(line: &[u8]) -> Option<&str> {
-    Some(format::parted(text_of(line)?)?.1)
+fn last_line_end(bytes: &[u8]) -> Option<usize> {
+    memrchr(b'\n', bytes).map(|at| at + 1)
 }
 
-/// The record without its `prev`, and that.
-fn light(line: &str) -> Option<(Record, Cow<'_, str>)> {
-    let head = &line.as_bytes()[..line.len().min(HEAD)];
-    let says = |event: &str| memmem::find(head, event.as_bytes()).is_some();
-    if !says("\"event\":\"task_started\"") && !says("\"event\":\"task_finished\"") {
-        return None;
-    }
-    let read: Light<'_> = serde_json::from_str(line).ok()?;
-    if read.v > FORMAT_VERSION {
-        return None;
-    }
+/// A start's or an end's record.
+fn light(line: &str, starts: bool) -> Option<Record> {
+    let read: Light = serde_json::from_str(line).ok()?;
     let fingerprint = Fingerprint::default();
-    let body = match read.event.as_ref() {
-        "task_started" => Body::TaskStarted {
-            task: read.task?,
+    let body = if starts {
+        Body::TaskStarted {
+            task: read.task,
             attempt: read.attempt?,
             module: read.module?,
             fingerprint,
@@ -118,9 +233,10 @@ fn light(line: &str) -> Option<(Record, Cow<'_, str>)> {
             intent: Value::Null,
             needs_change: None,
             reason: read.reason,
-        },
-        "task_finished" => Body::TaskFinished {
-            task: read.task?,
+        }
+    } else {
+        Body::TaskFinished {
+            task: read.task,
             attempt: read.attempt,
             status: read.status?,
             how: read.how?,
@@ -131,22 +247,22 @@ fn light(line: &str) -> Option<(Record, Cow<'_, str>)> {
             summary: read.summary,
             error: read.error,
             duration_ms: read.duration_ms?,
-        },
-        _ => return None,
+        }
     };
-    let record = Record {
+    Some(Record {
         v: read.v,
         seq: read.seq,
         time: read.time,
         run: read.run,
         body,
         prev: String::new(),
-    };
-    Some((record, read.prev))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
     use crate::state::{History, TaskHistory};
     use serde_json::json;
@@ -171,8 +287,18 @@ mod tests {
         lines
     }
 
-    fn bytes(lines: &[String]) -> Vec<&[u8]> {
-        lines.iter().map(String::as_bytes).collect()
+    /// These lines in a file.
+    fn kept(lines: &[impl AsRef<[u8]>]) -> (File, u64) {
+        let mut file = tempfile::tempfile().expect("a file");
+        let all: Vec<u8> = lines.iter().flat_map(AsRef::as_ref).copied().collect();
+        file.write_all(&all).expect("written");
+        (file, all.len() as u64)
+    }
+
+    fn is_sound(lines: &[impl AsRef<[u8]>]) -> bool {
+        let (file, length) = kept(lines);
+        let part = Part::read(&file, 0, length, length).expect("read");
+        part.is_some_and(|part| part.follows(None))
     }
 
     fn started() -> Body {
@@ -240,34 +366,90 @@ mod tests {
                 .iter()
                 .map(|line| format::from_line(line.trim_end()).expect("whole").0)
                 .collect();
-            let lines = bytes(&lines);
-            for middle in 0..=lines.len() {
-                let (first, rest) = lines.split_at(middle);
-                let mut records = chain(first, None, 1).expect("sound");
-                let more = chain(rest, first.last().copied(), middle as u64 + 1);
-                records.extend(more.expect("sound"));
-                assert_eq!(told(&records), told(&whole));
+            let (file, length) = kept(&lines);
+            for middle in 0..=length {
+                let part = |from, to| {
+                    Part::read(&file, from, to, length)
+                        .expect("read")
+                        .expect("sound")
+                };
+                let (first, second) = (part(0, middle), part(middle, length));
+                assert!(first.follows(None));
+                assert!(second.follows(if first.head().is_some() {
+                    Some(&first)
+                } else {
+                    None
+                }));
+                let mut records = first.records;
+                records.extend(second.records);
+                assert_eq!(told(&records), told(&whole), "parted at byte {middle}");
             }
+        }
+    }
+
+    #[test]
+    fn records_longer_than_a_piece_are_read() {
+        let mut long = finished();
+        if let Body::TaskFinished { result, .. } = &mut long {
+            *result = json!("x".repeat(3 * PIECE));
+        }
+        let lines = journal(vec![started(), long, notified(), started()]);
+        let (file, length) = kept(&lines);
+        let part = Part::read(&file, 0, length, length)
+            .expect("read")
+            .expect("sound");
+        let known: Vec<u64> = part.records.iter().map(|record| record.seq).collect();
+        assert!(known == [2, 3, 4] || known == [1, 2, 3, 4], "{known:?}");
+    }
+
+    #[test]
+    fn a_start_is_kept_unless_its_own_end_follows() {
+        let other = Body::TaskStarted {
+            task: "t".into(),
+            attempt: "r/2".into(),
+            module: "m".into(),
+            fingerprint: Fingerprint::default(),
+            arguments: Value::Null,
+            intent: Value::Null,
+            needs_change: None,
+            reason: None,
+        };
+        let mut already = finished();
+        if let Body::TaskFinished { attempt, .. } = &mut already {
+            *attempt = None;
+        }
+        for (bodies, kept_of_them) in [
+            (vec![started(), finished()], vec![2]),
+            (vec![started(), already], vec![1, 2]),
+            (vec![other, finished()], vec![1, 2]),
+            (vec![started()], vec![1]),
+        ] {
+            let (file, length) = kept(&journal(bodies));
+            let part = Part::read(&file, 0, length, length)
+                .expect("read")
+                .expect("sound");
+            let known: Vec<u64> = part.records.iter().map(|record| record.seq).collect();
+            assert_eq!(known, kept_of_them);
         }
     }
 
     #[test]
     fn what_does_not_follow_has_no_outline() {
         let lines = journal(vec![started(), notified(), finished()]);
-        assert!(chain(&bytes(&lines), None, 1).is_some());
-        assert!(chain(&bytes(&lines), None, 2).is_none(), "another number");
-        assert!(chain(&bytes(&lines[1..]), None, 2).is_none(), "removed");
-        let swapped = [&lines[1], &lines[0], &lines[2]].map(|line| line.as_bytes());
-        assert!(chain(&swapped, None, 1).is_none());
+        assert!(is_sound(&lines));
+        assert!(!is_sound(&lines[1..]), "removed");
+        assert!(!is_sound(&[&lines[0], &lines[2]]), "removed");
+        assert!(!is_sound(&[&lines[1], &lines[0], &lines[2]]), "swapped");
         let altered = [lines[0].replace("\"why\"", "\"who\"")];
-        assert!(chain(&bytes(&altered), None, 1).is_none());
+        assert!(!is_sound(&altered));
         let (content, hash) = format::parted(lines[0].trim_end()).expect("a line");
         let shouted = lines[0].replace(hash, &hash.to_uppercase());
         assert!(!content.is_empty() && shouted != lines[0]);
-        assert!(chain(&bytes(&[shouted]), None, 1).is_none());
+        assert!(!is_sound(&[shouted]));
+        assert!(!is_sound(&[&lines[0].as_bytes()[..40]]), "torn");
         assert!(
-            chain(&[&lines[0].as_bytes()[..40]], None, 1).is_none(),
-            "torn"
+            !is_sound(&[lines[0].trim_end()]),
+            "torn just before its end"
         );
     }
 }

@@ -1,12 +1,12 @@
 //! Reads a journal and proves that it is what was written.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
 use super::error::{ChainBreak, StateError};
 use super::format::{self, Body, FORMAT_VERSION, LineError, NO_HASH, Record};
-use super::outline;
+use super::outline::Part;
 
 /// A journal's content.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,38 +49,48 @@ pub fn read(path: &Path) -> Result<Contents, StateError> {
 /// # Errors
 /// As [`read`].
 pub fn read_outline(path: &Path) -> Result<Contents, StateError> {
-    let bytes = bytes_of(path)?;
-    match sound_outline(&bytes) {
-        Some(contents) => Ok(contents),
-        // Torn, altered, or of a newer format: the whole reading tells them apart.
-        None => parse(path, &bytes),
+    match length_of(path)? {
+        None => parse(path, &[]),
+        Some(length) => match sound_outline(path, length).map_err(StateError::io("read", path))? {
+            Some(contents) => Ok(contents),
+            // Torn, altered, or of a newer format: the whole reading tells them apart.
+            None => read(path),
+        },
     }
 }
 
 /// The outline of a journal that is whole and unaltered to its last byte.
-fn sound_outline(bytes: &[u8]) -> Option<Contents> {
-    let lines = split(bytes);
-    let head = outline::hash_of(lines.last()?)?.to_owned();
-    let (first, rest) = lines.split_at(lines.len() / threads_for(bytes).min(2));
-    let records = std::thread::scope(|scope| {
-        let second = (!rest.is_empty()).then(|| {
-            scope.spawn(|| outline::chain(rest, first.last().copied(), first.len() as u64 + 1))
+fn sound_outline(path: &Path, length: u64) -> io::Result<Option<Contents>> {
+    let file = File::open(path)?;
+    let middle = length / threads_for(length).min(2) as u64;
+    let (first, second) = std::thread::scope(|scope| {
+        let second = (middle < length)
+            .then(|| scope.spawn(|| Part::read(&file, middle, length, length - middle)));
+        let first = Part::read(&file, 0, middle, length);
+        let second = second.map(|second| match second.join() {
+            Ok(part) => part,
+            Err(panic) => std::panic::resume_unwind(panic),
         });
-        let mut records = outline::chain(first, None, 1)?;
-        if let Some(second) = second {
-            match second.join() {
-                Ok(more) => records.append(&mut more?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        Some(records)
-    })?;
-    Some(Contents {
+        (first, second)
+    });
+    let (Some(first), Some(second)) = (first?, second.unwrap_or(Ok(Some(Part::default())))?) else {
+        return Ok(None);
+    };
+    let Some((_, head)) = second.head().or(first.head()) else {
+        return Ok(None);
+    };
+    if !first.follows(None) || !second.follows(Some(&first)) {
+        return Ok(None);
+    }
+    let head = head.clone();
+    let mut records = first.records;
+    records.extend(second.records);
+    Ok(Some(Contents {
         records,
         head,
-        whole: bytes.len() as u64,
+        whole: length,
         torn: Vec::new(),
-    })
+    }))
 }
 
 /// As [`read`], of bytes that were read already; `path` names them in errors.
@@ -145,20 +155,25 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, StateError> {
 
 /// Reads the file's bytes; none where there is no file.
 fn bytes_of(path: &Path) -> Result<Vec<u8>, StateError> {
+    match length_of(path)? {
+        None => Ok(Vec::new()),
+        Some(_) => fs::read(path).map_err(StateError::io("read", path)),
+    }
+}
+
+/// The file's length in bytes; nothing where there is no file.
+fn length_of(path: &Path) -> Result<Option<u64>, StateError> {
     let found = match fs::metadata(path) {
-        Ok(meta) if meta.is_file() => None,
-        Ok(meta) if meta.is_dir() => Some("a directory"),
-        Ok(_) => Some("no regular file"),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Ok(meta) if meta.is_file() => return Ok(Some(meta.len())),
+        Ok(meta) if meta.is_dir() => "a directory",
+        Ok(_) => "no regular file",
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(StateError::io("read", path)(source)),
     };
-    if let Some(found) = found {
-        return Err(StateError::NotAFile {
-            path: path.to_path_buf(),
-            found,
-        });
-    }
-    fs::read(path).map_err(StateError::io("read", path))
+    Err(StateError::NotAFile {
+        path: path.to_path_buf(),
+        found,
+    })
 }
 
 /// Smallest piece that a disk writes whole.
@@ -237,12 +252,12 @@ fn split(bytes: &[u8]) -> Vec<&[u8]> {
 }
 
 /// A journal shorter than this is read faster than a thread is started.
-const WORTH_THREADS: usize = 1 << 20;
+const WORTH_THREADS: u64 = 1 << 20;
 /// More threads than this do not read faster.
 const MAX_THREADS: usize = 4;
 
-fn threads_for(bytes: &[u8]) -> usize {
-    if bytes.len() < WORTH_THREADS {
+fn threads_for(length: u64) -> usize {
+    if length < WORTH_THREADS {
         return 1;
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -263,7 +278,7 @@ fn lines_of(bytes: &[u8]) -> Vec<Vec<Read>> {
         };
         lines.iter().map(one).collect()
     };
-    let threads = threads_for(bytes);
+    let threads = threads_for(bytes.len() as u64);
     if threads < 2 {
         return vec![read_all(&lines)];
     }
