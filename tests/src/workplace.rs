@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -24,8 +24,25 @@ pub fn lab_dir() -> PathBuf {
 /// The directory cannot be made.
 pub fn lab_subdir(name: &str) -> Result<PathBuf, LabError> {
     let path = lab_dir().join(name);
-    fs::create_dir_all(&path).map_err(io_error("create", &path))?;
+    if !path.is_dir() {
+        fs::create_dir_all(&path).map_err(io_error("create", &path))?;
+        spread(&path);
+    }
     path.canonicalize().map_err(io_error("resolve", &path))
+}
+
+/// Asks the filesystem to put each folder that is made in this one into another place (`chattr +T`). An
+/// ext4 without a journal looks at every file that was removed within the last seconds before it makes one
+/// nearby (`recently_deleted` of its `ialloc.c`); a lab that makes and removes sites all day spends a third
+/// of its time there.
+fn spread(path: &Path) {
+    // Other filesystems do not know it, nor need it.
+    let _ = Command::new("chattr")
+        .arg("+T")
+        .arg(path)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
 }
 
 /// Fails with a clear message where the process is not root.
