@@ -15,6 +15,7 @@ pub mod error;
 pub mod evidence;
 pub mod fixture;
 pub mod golden;
+pub mod guest;
 pub mod hash;
 pub mod hosts;
 pub mod images;

@@ -88,6 +88,11 @@ const NOTES: &[Notes] = &[
         check_mode: "predicts; with `autoremove` skipped",
     },
     Notes {
+        name: "dnf",
+        recovery: "installs the named packages anew that are there already, so that their scripts run to the end, then the rest",
+        check_mode: "predicts; with `autoremove` skipped",
+    },
+    Notes {
         name: "group",
         recovery: "looks what is there, and does the rest",
         check_mode: "predicts",

@@ -20,6 +20,8 @@ const QUIET: &[(&str, &str)] = &[
     ("DEBIAN_FRONTEND", "noninteractive"),
     ("DEBIAN_PRIORITY", "critical"),
 ];
+/// By default apt puts dpkg into a session of its own, where it would outlive a killed agent.
+const IN_THE_SAME_SESSION: &[&str] = &["-o", "Dpkg::Use-Pty=0"];
 const KEEP_CONFIGURATION: &[&str] = &[
     "-o",
     "Dpkg::Options::=--force-confdef",
@@ -196,6 +198,7 @@ impl AptModule {
     async fn apt_get(&self, ctx: &TaskContext, words: &[&str]) -> Result<String, ModuleError> {
         let lock = format!("DPkg::Lock::Timeout={}", self.lock_timeout);
         let mut all = vec!["apt-get", "-y", "-q", "-o", lock.as_str()];
+        all.extend(IN_THE_SAME_SESSION);
         all.extend(KEEP_CONFIGURATION);
         all.extend(words);
         Ok(must(ctx, &all, QUIET, None).await?.stdout)

@@ -1,6 +1,7 @@
 //! Modules for the host as a whole: facts, users, packages, services.
 
 mod apt;
+mod dnf;
 mod facts;
 mod getent;
 mod group;
@@ -18,6 +19,7 @@ use super::module::{ModuleSpec, spec_of};
 pub fn modules() -> Vec<ModuleSpec> {
     vec![
         spec_of::<apt::AptModule>(),
+        spec_of::<dnf::DnfModule>(),
         spec_of::<getent::GetentModule>(),
         spec_of::<group::GroupModule>(),
         spec_of::<setup::SetupModule>(),
