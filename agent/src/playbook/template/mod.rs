@@ -6,6 +6,7 @@
 mod context;
 mod error;
 mod filters;
+mod functions;
 mod inspect;
 mod lookups;
 mod position;
@@ -13,6 +14,7 @@ mod predicates;
 mod scope;
 mod text;
 mod value;
+mod versions;
 
 use std::sync::Arc;
 
@@ -131,6 +133,7 @@ impl Templates {
         filters::add_to(&mut environment);
         predicates::add_to(&mut environment);
         lookups::add_to(&mut environment);
+        functions::add_to(&mut environment);
         Self {
             playbook: Arc::new(environment),
         }

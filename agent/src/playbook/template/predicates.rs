@@ -1,6 +1,5 @@
 //! Ansible's tests (`is changed`, `is match`, `is version`, `is exists` …).
 
-use std::cmp::Ordering;
 use std::path::PathBuf;
 
 use minijinja::value::{Kwargs, ValueKind};
@@ -8,6 +7,7 @@ use minijinja::{Environment, Error, Value};
 
 use super::error::say;
 use super::filters::pattern;
+use super::versions::version;
 
 /// Every test there is, the engine's own included.
 pub(super) const TESTS: &[&str] = &[
@@ -190,65 +190,4 @@ fn matches(text: &Value, source: &str, kwargs: &Kwargs) -> Result<bool, Error> {
 fn contains_all(whole: &Value, part: &Value) -> Result<bool, Error> {
     let whole: Vec<Value> = whole.try_iter()?.collect();
     Ok(part.try_iter()?.all(|item| whole.contains(&item)))
-}
-
-fn version(
-    value: Value,
-    other: Value,
-    operator: Option<String>,
-    kwargs: Kwargs,
-) -> Result<bool, Error> {
-    let operator = operator
-        .or(kwargs.get("operator")?)
-        .unwrap_or_else(|| "==".to_owned());
-    // `strict` and `version_type` choose among grammars; the loose one reads them all.
-    let _: Option<Value> = kwargs.get("strict")?;
-    let _: Option<Value> = kwargs.get("version_type")?;
-    kwargs.assert_all_used()?;
-    let order = compare_versions(&value.to_string(), &other.to_string());
-    Ok(match operator.as_str() {
-        "==" | "=" | "eq" => order.is_eq(),
-        "!=" | "<>" | "ne" => order.is_ne(),
-        "<" | "lt" => order.is_lt(),
-        "<=" | "le" => order.is_le(),
-        ">" | "gt" => order.is_gt(),
-        ">=" | "ge" => order.is_ge(),
-        _ => return Err(say("`version` knows ==, !=, <, <=, > and >=")),
-    })
-}
-
-/// Compares digit and letter runs in turn, as Python's `LooseVersion`.
-fn compare_versions(left: &str, right: &str) -> Ordering {
-    let (left, right) = (parts(left), parts(right));
-    for (one, other) in left.iter().zip(&right) {
-        let order = match (one.parse::<u128>(), other.parse::<u128>()) {
-            (Ok(one), Ok(other)) => one.cmp(&other),
-            // A letter run (`rc`) comes before a number.
-            (Ok(_), Err(_)) => Ordering::Greater,
-            (Err(_), Ok(_)) => Ordering::Less,
-            (Err(_), Err(_)) => one.cmp(other),
-        };
-        if order.is_ne() {
-            return order;
-        }
-    }
-    left.len().cmp(&right.len())
-}
-
-fn parts(version: &str) -> Vec<String> {
-    let mut parts: Vec<String> = Vec::new();
-    let mut last = None;
-    for character in version.trim().chars() {
-        if !character.is_ascii_alphanumeric() {
-            last = None;
-            continue;
-        }
-        let digit = character.is_ascii_digit();
-        match parts.last_mut() {
-            Some(part) if last == Some(digit) => part.push(character),
-            _ => parts.push(character.to_string()),
-        }
-        last = Some(digit);
-    }
-    parts
 }
