@@ -62,6 +62,51 @@ impl<F: ModuleFailure> From<F> for ModuleError {
     }
 }
 
+impl ModuleError {
+    /// The same failure, of which something may be left: the next run asks the module what became of the
+    /// attempt ([`ModuleFailure::is_outcome_unknown`]).
+    #[must_use]
+    pub fn with_unknown_outcome(self) -> Self {
+        match self {
+            Self::Cancelled => Self::Cancelled,
+            Self::Failed(failure) => Self::Failed(Box::new(OutcomeUnknown(failure))),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct OutcomeUnknown(Box<dyn ModuleFailure>);
+
+impl fmt::Display for OutcomeUnknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for OutcomeUnknown {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl ModuleFailure for OutcomeUnknown {
+    fn code(&self) -> &'static str {
+        self.0.code()
+    }
+
+    fn help(&self) -> Option<String> {
+        self.0.help()
+    }
+
+    fn is_outcome_unknown(&self) -> bool {
+        true
+    }
+
+    fn result(&self) -> Map<String, Value> {
+        self.0.result()
+    }
+}
+
 /// The operating system refused an operation on a path. Shared by all families.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {action} {}", path.display())]

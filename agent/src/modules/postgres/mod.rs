@@ -24,6 +24,8 @@ mod initdb_place;
 mod initdb_server;
 mod json;
 #[cfg(test)]
+mod live_cut_tests;
+#[cfg(test)]
 mod live_kill_tests;
 #[cfg(test)]
 mod live_restore_tests;

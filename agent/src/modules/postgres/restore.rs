@@ -319,6 +319,26 @@ async fn count_tables(server: &Server, db: &str) -> Result<u64, PostgresError> {
     Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
 }
 
+/// Drops what a failed attempt has filled, and returns its error. What cannot be dropped now the next run
+/// looks at: a connection that was cut while the database was made has left one without a mark.
+async fn abandon(
+    ctx: &TaskContext,
+    admin: &Client,
+    staging: &str,
+    error: ModuleError,
+) -> ModuleError {
+    // A server that stands still never answers.
+    let dropping = databases::drop_ours(admin, staging);
+    let why = match tokio::time::timeout(FAREWELL, dropping).await {
+        Ok(Ok(())) => return error,
+        Ok(Err(second)) => second.to_string(),
+        Err(_) => "the server does not answer".to_owned(),
+    };
+    ctx.progress
+        .line(format!("left database {staging} behind: {why}"));
+    error.with_unknown_outcome()
+}
+
 fn staging_of(db: &str) -> String {
     format!("{db}_restoring")
 }
@@ -415,42 +435,23 @@ impl Module for PostgresqlRestore {
             locale,
             head: &head,
         };
-        let restored = match self.make(ctx, &server, &admin, &place).await {
-            Ok(filled) => databases::put_in_place(&admin, &server, &staging, &db)
-                .await
-                .map(|()| filled)
-                .map_err(ModuleError::from),
-            Err(error) => Err(error),
+        let filled = match self.make(ctx, &server, &admin, &place).await {
+            Ok(filled) => filled,
+            Err(error) => return Err(abandon(ctx, &admin, &staging, error).await),
         };
-        match restored {
-            Ok(filled) => {
-                let mut outcome = outcome(
-                    &db,
-                    &filled.sha256,
-                    filled.tables,
-                    filled.bytes,
-                    &filled.anticipated,
-                )
-                .with("dump_of_server", head.server_version.clone());
-                outcome.result.extend(filled.how);
-                Ok(outcome)
-            }
-            Err(error) => {
-                // The first error is the one that counts; what cannot be dropped now is dropped by
-                // the next attempt, which knows it by its mark. A server that stands still never answers.
-                let dropping = databases::drop_ours(&admin, &staging);
-                let why = match tokio::time::timeout(FAREWELL, dropping).await {
-                    Ok(Ok(())) => None,
-                    Ok(Err(second)) => Some(second.to_string()),
-                    Err(_) => Some("the server does not answer".to_owned()),
-                };
-                if let Some(why) = why {
-                    ctx.progress
-                        .line(format!("left database {staging} behind: {why}"));
-                }
-                Err(error)
-            }
-        }
+        // The server may have given it its name, whatever became of the answer.
+        let placed = databases::put_in_place(&admin, &server, &staging, &db).await;
+        placed.map_err(|error| ModuleError::from(error).with_unknown_outcome())?;
+        let mut outcome = outcome(
+            &db,
+            &filled.sha256,
+            filled.tables,
+            filled.bytes,
+            &filled.anticipated,
+        )
+        .with("dump_of_server", head.server_version.clone());
+        outcome.result.extend(filled.how);
+        Ok(outcome)
     }
 
     async fn recover(&self, ctx: &TaskContext, intent: &Value) -> Result<Recovery, ModuleError> {
