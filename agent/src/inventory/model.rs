@@ -24,7 +24,10 @@ struct DraftHost {
 
 struct DraftGroup {
     name: String,
+    /// In the order of the file.
     hosts: Vec<usize>,
+    /// The same: ranges make tens of thousands of them.
+    has: HashSet<usize>,
     children: Vec<usize>,
     vars: Map<String, Value>,
     priority: i64,
@@ -53,6 +56,7 @@ impl Draft {
         self.groups.push(DraftGroup {
             name: name.to_owned(),
             hosts: Vec::new(),
+            has: HashSet::new(),
             children: Vec::new(),
             vars: Map::new(),
             priority: 1,
@@ -88,9 +92,9 @@ impl Draft {
             }
         };
         extend(&mut self.hosts[index].vars, vars);
-        let members = &mut self.groups[group].hosts;
-        if !members.contains(&index) {
-            members.push(index);
+        let group = &mut self.groups[group];
+        if group.has.insert(index) {
+            group.hosts.push(index);
         }
     }
 
