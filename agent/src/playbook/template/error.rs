@@ -95,6 +95,12 @@ pub(super) fn without_context(failure: &Error, at: &Location) -> Problem {
             "including other templates is not supported here",
             "here",
         ),
+        ErrorKind::OutOfFuel => Problem::new(
+            TEMPLATE,
+            at,
+            "the template takes too many steps: are there large loops within loops?",
+            "given up here",
+        ),
         _ => {
             let said = source_of::<Said>(failure)
                 .map(ToString::to_string)

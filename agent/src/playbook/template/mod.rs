@@ -102,6 +102,10 @@ impl Default for Templates {
     }
 }
 
+/// Steps that a template may take: some seconds. Loops in loops would otherwise go on for days, and a run
+/// cannot be interrupted in the middle of one.
+const MOST_STEPS: u64 = 20_000_000;
+
 impl Templates {
     /// Makes the engine.
     #[must_use]
@@ -112,6 +116,7 @@ impl Templates {
         environment.set_debug(true);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_recursion_limit(200);
+        environment.set_fuel(Some(MOST_STEPS));
         // The default delimiters are always valid; a syntax without these two would only render
         // line ends otherwise.
         if let Ok(syntax) = SyntaxConfig::builder()

@@ -120,6 +120,14 @@ fn results_are_never_rendered_again() {
 }
 
 #[test]
+fn loops_that_would_go_on_for_days_are_given_up() {
+    let template =
+        "'{% for a in range(99999) %}{% for b in range(99999) %}{{ 1 }}{% endfor %}{% endfor %}'";
+    let given_up = render(template, "{}").expect_err("it does not end");
+    assert!(given_up.contains("too many steps"), "{given_up}");
+}
+
+#[test]
 fn mistakes_name_place_and_reason() {
     let variables = "
 backup_dir: /b
