@@ -5,9 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::{Value, json};
+
 use crate::directory::{BASE, VERSIONS};
 use crate::error::{LabError, io_error};
 use crate::images::new_slapd;
+use crate::kubernetes::{Cluster, archive, ldap};
 use crate::migration::Migration;
 use crate::site::Site;
 use crate::slapd::{Slapd, SlapdOptions};
@@ -76,6 +79,29 @@ pub fn by_script(copy: &Path) -> Result<Content, LabError> {
     let content = (slapd.data()?, slapd.config()?);
     slapd.stop()?;
     Ok(content)
+}
+
+/// Variables for the guide's last third in pods of this cluster.
+#[must_use]
+pub fn update_in_pods(cluster: &Cluster) -> Value {
+    json!({
+        "ldap_update": "pod",
+        "kubeconfig": cluster.admin(),
+        "ldap_schema_files": ["dicom-modify.ldif", "dcm4chee-archive-modify.ldif"],
+        "ldap_remap_retrieve_url": "https://kaapana.example.org",
+        "archive_check": ["busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/dcm4chee-arc/aets"],
+    })
+}
+
+/// What a person does who is asked to deploy Kaapana 0.3.
+///
+/// # Errors
+/// An image cannot be built.
+pub fn deploy(cluster: &Cluster, site: &Site) -> Result<(), LabError> {
+    let directories = (site.ldap_dir(), site.slapd_config_dir());
+    cluster.deploy(ldap(Some((&directories.0, &directories.1)), "secret")?);
+    cluster.deploy(archive()?);
+    Ok(())
 }
 
 /// How many records the agent says to have applied, in all runs.

@@ -7,87 +7,15 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use lab::images::{docker, new_slapd};
-use lab::kubernetes::{Cluster, Container, Kubectl, Workload, image};
-use lab::ldap_update::{applied, by_script, checksums, content, copy_of};
+use lab::images::docker;
+use lab::kubernetes::{Cluster, Kubectl, ldap};
+use lab::ldap_update::{applied, by_script, checksums, content, copy_of, deploy, update_in_pods};
 use lab::migration::{Ended, Migration, Running};
 use lab::scene::Scene;
 use lab::site::Scale;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 type Outcome = Result<(), Box<dyn Error>>;
-
-/// slapd as Kaapana's pod has it, on directories of the host where they are given.
-fn ldap(directories: Option<(&Path, &Path)>, password: &str) -> Result<Workload, Box<dyn Error>> {
-    let mut options: Vec<String> = Vec::new();
-    for variable in [
-        format!("LDAP_ROOTPASS={password}"),
-        format!("LDAP_CONFIGPASS={password}"),
-        "ARCHIVE_DEVICE_NAME=kaapana".to_owned(),
-        "AE_TITLE=KAAPANA".to_owned(),
-    ] {
-        options.extend(["--env".to_owned(), variable]);
-    }
-    if let Some((data, config)) = directories {
-        for (source, target) in [
-            (data, lab::images::SLAPD_DATA),
-            (config, lab::images::SLAPD_CONFIG),
-        ] {
-            let mount = format!("type=bind,source={},target={target}", source.display());
-            options.extend(["--mount".to_owned(), mount]);
-        }
-    }
-    let probe = [
-        "ldapsearch",
-        "-x",
-        "-H",
-        "ldap://127.0.0.1",
-        "-s",
-        "base",
-        "-b",
-        "",
-    ];
-    Ok(Workload {
-        name: "ldap".into(),
-        labels: vec![("app-name".into(), "ldap".into())],
-        containers: vec![Container {
-            name: "ldap-container".into(),
-            image: new_slapd()?,
-            options,
-            command: Vec::new(),
-            probe: probe.map(str::to_owned).to_vec(),
-        }],
-        replicas: 1,
-    })
-}
-
-/// The archive's pod: as in Kaapana 0.3 its first container is not the archive.
-fn archive() -> Result<Workload, Box<dyn Error>> {
-    let image = image()?;
-    let words = |text: &str| text.split(' ').map(str::to_owned).collect();
-    Ok(Workload {
-        name: "dcm4chee".into(),
-        labels: vec![("app-name".into(), "dcm4chee".into())],
-        containers: vec![
-            Container {
-                name: "dcm4chee-nginx".into(),
-                image: image.clone(),
-                command: words("busybox httpd -f -p 8081 -h /www"),
-                ..Container::default()
-            },
-            Container {
-                name: "dcm4chee-container".into(),
-                image,
-                command: words("busybox httpd -f -p 8080 -h /www"),
-                probe: words(
-                    "busybox wget -q -O /dev/null http://127.0.0.1:8080/dcm4chee-arc/aets",
-                ),
-                ..Container::default()
-            },
-        ],
-        replicas: 1,
-    })
-}
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Outcome {
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -502,24 +430,13 @@ fn the_whole_guide_in_one_run_killed_in_a_file_and_in_a_restart_ends_like_one_th
     let cluster = Cluster::start()?;
     let migration = Migration::begin(Scale::S)?;
     let site = &migration.site;
-    migration.agent.set(&json!({
-        "ldap_update": "pod",
-        "kubeconfig": cluster.admin(),
-        "ldap_schema_files": ["dicom-modify.ldif", "dcm4chee-archive-modify.ldif"],
-        "ldap_remap_retrieve_url": "https://kaapana.example.org",
-        "archive_check": ["busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/dcm4chee-arc/aets"],
-    }))?;
+    migration.agent.set(&update_in_pods(&cluster))?;
     let copy = copy_of(site, "by-script")?;
     let original = checksums(&site.fast_data_dir, "")?;
 
     let mut first = migration.start()?;
     first.wait_for("the deployment", || migration.has_started("ldap-pod-ready"))?;
-    // What a person does who is asked to deploy Kaapana 0.3.
-    cluster.deploy(ldap(
-        Some((&site.ldap_dir(), &site.slapd_config_dir())),
-        "secret",
-    )?);
-    cluster.deploy(archive()?);
+    deploy(&cluster, site)?;
     first.wait_for("the middle of the records", || applied(&migration) > 150)?;
     first.kill()?;
     assert!(
@@ -528,14 +445,7 @@ fn the_whole_guide_in_one_run_killed_in_a_file_and_in_a_restart_ends_like_one_th
     );
     let done_before = applied(&migration);
 
-    let deleted = |workload: &str| {
-        let prefix = format!("delete pods {workload}-");
-        cluster
-            .changes()
-            .iter()
-            .filter(|change| change.starts_with(&prefix))
-            .count()
-    };
+    let deleted = |workload: &str| cluster.deletions(workload);
     let archive_before = name_of(&cluster.pods("dcm4chee")[0]);
     let mut second = migration.start()?;
     second.wait_for("the archive's restart", || deleted("dcm4chee") > 0)?;

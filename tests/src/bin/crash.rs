@@ -18,6 +18,9 @@ struct Arguments {
     /// A kill before and after every record of the journal.
     #[arg(long)]
     records: bool,
+    /// The same in the guide's last third, in pods. Scale S.
+    #[arg(long)]
+    pods: bool,
     /// So many cases of one to four kills at random moments; every fifth at scale M, unless `--scale`.
     #[arg(long, value_name = "CASES")]
     random: Option<u64>,
@@ -63,7 +66,7 @@ fn main() -> ExitCode {
     match cases(&arguments) {
         Ok(cases) if cases.is_empty() => {
             eprintln!(
-                "crash: nothing to run: --all, --records, --random N, --faults, --power-loss (see --help)"
+                "crash: nothing to run: --all, --records, --pods, --random N, --faults, --power-loss (see --help)"
             );
             ExitCode::FAILURE
         }
@@ -102,14 +105,11 @@ fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
         println!("an undisturbed migration has {last} records");
         let to = arguments.to.unwrap_or(last).min(last);
         let records: Vec<u64> = (arguments.from..=to).collect();
-        let phases: Vec<&str> = PHASES
-            .into_iter()
-            .filter(|phase| match arguments.phase.as_slice() {
-                [] => ["before", "after"].contains(phase),
-                wanted => wanted.iter().any(|wanted| wanted == phase),
-            })
-            .collect();
-        cases.extend(crash::kills_at_records(scale, &records, &phases));
+        cases.extend(crash::kills_at_records(scale, &records, &phases(arguments)));
+    }
+    if arguments.pods || arguments.all {
+        let phases = phases(arguments);
+        cases.extend(crash::kills_in_pods(arguments.from, arguments.to, &phases)?);
     }
     let random = arguments.random.or(arguments.all.then_some(RANDOM_CASES));
     if let Some(count) = random {
@@ -136,4 +136,13 @@ fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
         cases.retain(is_wanted);
     }
     Ok(cases)
+}
+
+/// The moments of an append that are asked for.
+fn phases(arguments: &Arguments) -> Vec<&'static str> {
+    let is_wanted = |phase: &&str| match arguments.phase.as_slice() {
+        [] => ["before", "after"].contains(phase),
+        wanted => wanted.iter().any(|wanted| wanted == phase),
+    };
+    PHASES.into_iter().filter(is_wanted).collect()
 }

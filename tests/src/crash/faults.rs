@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use super::leg::{Fire, Leg, Watched, on_a_site};
+use super::pause::pause;
 use super::reference::Reference;
 use super::report::{Case, Seen};
 use super::strike::{self, Moment};
@@ -214,11 +215,9 @@ fn deal(
             migration.docker(&["kill", &container])?;
             Ok("killed".into())
         }
-        Blow::Pause => migration
-            .docker(&["pause", &container])
-            .map(|_| "paused".into()),
+        Blow::Pause => pause(migration, &container).map(|()| "paused".into()),
         Blow::PauseAndTerm => {
-            migration.docker(&["pause", &container])?;
+            pause(migration, &container)?;
             run.signal("TERM")?;
             Ok("paused".into())
         }

@@ -106,6 +106,26 @@ impl Leg {
         })
     }
 
+    /// Starts the agent, which kills itself at this phase of the append of this record.
+    ///
+    /// # Errors
+    /// As [`Leg::run`], or it was not killed.
+    pub(super) fn killed_at(
+        migration: &Migration,
+        phase: &str,
+        record: u64,
+        watched: &mut Watched,
+    ) -> Result<(), LabError> {
+        let fire = Fire::Point(format!("kill:{phase}:{record}"));
+        let leg = Self::run(migration, &fire, watched)?;
+        must(leg.was_killed(), || {
+            format!(
+                "it was not killed: {:?}\n{}",
+                leg.ended.code, leg.ended.stderr
+            )
+        })
+    }
+
     /// Tells whether a signal ended it.
     #[must_use]
     pub fn was_killed(&self) -> bool {

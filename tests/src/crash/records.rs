@@ -53,14 +53,7 @@ fn kill_and_judge(
     phase: &str,
 ) -> Result<Seen, LabError> {
     let mut watched = Watched::default();
-    let fire = Fire::Point(format!("kill:{phase}:{record}"));
-    let leg = Leg::run(migration, &fire, &mut watched)?;
-    must(leg.was_killed(), || {
-        format!(
-            "it was not killed: {:?}\n{}",
-            leg.ended.code, leg.ended.stderr
-        )
-    })?;
+    Leg::killed_at(migration, phase, record, &mut watched)?;
     let records = migration.agent.journal();
     let whole = if ["before", "torn"].contains(&phase) {
         record - 1

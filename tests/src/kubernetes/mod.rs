@@ -9,9 +9,11 @@ mod http;
 mod kubectl;
 mod model;
 mod tls;
+mod workloads;
 
 pub use kubectl::{Kubectl, image};
 pub use model::{Container, Workload};
+pub use workloads::{archive, ldap};
 
 use std::fs;
 use std::net::SocketAddr;
@@ -181,6 +183,15 @@ impl Cluster {
     #[must_use]
     pub fn changes(&self) -> Vec<String> {
         self.shared.changes()
+    }
+
+    /// How many pods of a workload were deleted from outside.
+    #[must_use]
+    pub fn deletions(&self, workload: &str) -> usize {
+        let prefix = format!("delete pods {workload}-");
+        let changes = self.changes();
+        let deleted = changes.iter().filter(|change| change.starts_with(&prefix));
+        deleted.count()
     }
 
     /// Where the certificates and kubeconfigs are.
