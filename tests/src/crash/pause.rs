@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::error::{LabError, io_error};
 use crate::migration::Migration;
 
+/// After this time nothing is on its way any more that was begun before.
+const SETTLED: Duration = Duration::from_millis(300);
 /// How often it is tried.
 const TRIES: u32 = 20;
 
@@ -20,15 +22,22 @@ const TRIES: u32 = 20;
 pub(super) fn pause(migration: &Migration, container: &str) -> Result<(), LabError> {
     let pid = migration.docker(&["inspect", "--format", "{{.State.Pid}}", container])?;
     let freezer = freezer_of(pid.trim())?;
+    let mut last = None;
     for _ in 0..TRIES {
-        migration.docker(&["pause", container])?;
-        if !has_a_command_on_its_way(&freezer)? {
+        // Where its processes are busy, runc gives up: "unable to freeze".
+        let paused = migration.docker(&["pause", container]);
+        // One that was begun just before comes in a little later.
+        sleep(SETTLED);
+        if paused.is_ok() && !has_a_command_on_its_way(&freezer)? {
             return Ok(());
         }
         thaw(&freezer)?;
         // What hung goes on now, and Docker gets to know of it.
         let _ = migration.docker(&["unpause", container]);
-        sleep(Duration::from_millis(50));
+        last = paused.err();
+    }
+    if let Some(error) = last {
+        return Err(error);
     }
     Err(LabError::Unexpected(format!(
         "{container} could not be paused: each time a command was being started in it"

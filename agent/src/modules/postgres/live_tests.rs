@@ -1,5 +1,6 @@
 //! The modules against real servers: content, broken input, cancelling.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -356,6 +357,7 @@ async fn cancel_works(rig: &Rig, server: &Server) {
         sql(server, "SELECT count(*) AS n FROM twins WHERE b = 'slow'").await,
         json!([{"n": 0}])
     );
+    a_server_that_stands_still_holds_nobody_up(server, &script).await;
     let exec = json!({"argv": ["sleep", "77"]});
     ctx.cancel = tokio_util::sync::CancellationToken::new();
     let token = ctx.cancel.clone();
@@ -376,4 +378,29 @@ async fn cancel_works(rig: &Rig, server: &Server) {
         !left.contains("sleep\u{0}77") && !left.contains("sleep\\u000077"),
         "{left}"
     );
+}
+
+/// The same while the server's container is paused: nothing that is asked of it is answered.
+async fn a_server_that_stands_still_holds_nobody_up(server: &Server, script: &Path) {
+    let mut ctx = server.ctx.clone();
+    ctx.cancel = tokio_util::sync::CancellationToken::new();
+    let (token, container) = (ctx.cancel.clone(), server.handle.container_id.clone());
+    let docker = |word: &str, container: &str| {
+        let done = Command::new("docker").args([word, container]).status();
+        assert!(done.expect("docker").success(), "{word}");
+    };
+    let paused = container.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        docker("pause", &paused);
+        token.cancel();
+    });
+    let started = Instant::now();
+    let arguments = json!({"path": script});
+    let script = run(&ctx, "postgresql_script", arguments);
+    let ended = tokio::time::timeout(Duration::from_secs(60), script).await;
+    let took = started.elapsed();
+    docker("unpause", &container);
+    let ended = ended.unwrap_or_else(|_| panic!("still there after {took:?}"));
+    assert_eq!(code(ended.expect_err("cancelled")), "cancelled");
 }

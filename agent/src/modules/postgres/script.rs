@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::connect::{cancellable, with_login};
+use super::connect::{FAREWELL, cancellable, with_login};
 use super::error::{PostgresError, SqlError};
 use super::files::sha256_of_argument;
 use super::history::{self, Applied};
@@ -192,7 +192,8 @@ impl PostgresqlScript {
         cancellable(client, &ctx.cancel, sql("BEGIN")).await?;
         cancellable(client, &ctx.cancel, history::lock(client)).await?;
         cancellable(client, &ctx.cancel, history::ensure(client)).await?;
-        if let Some(applied) = history::find(client, &script.name).await? {
+        let found = history::find(client, &script.name);
+        if let Some(applied) = cancellable(client, &ctx.cancel, found).await? {
             sql("ROLLBACK").await?;
             return known(script, &applied, db, statements.len());
         }
@@ -377,8 +378,10 @@ impl Module for PostgresqlScript {
         let client = server.connect(&db).await?;
         let result = self.run(ctx, &client, &db, &script, &statements).await;
         if result.is_err() {
-            // Closing the connection does the same; this also waits until it is done.
-            let _ = client.batch_execute("ROLLBACK").await;
+            // Closing the connection does the same; this also waits until it is done. A server that stands
+            // still (a paused container) never answers.
+            let rollback = client.batch_execute("ROLLBACK");
+            let _ = tokio::time::timeout(FAREWELL, rollback).await;
         }
         result
     }
