@@ -1,7 +1,7 @@
 //! `uri` against a real server of its own.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 
 use serde_json::json;
 
@@ -51,6 +51,10 @@ fn answer(mut stream: TcpStream) {
          Content-Length: {}\r\nConnection: close\r\n\r\n{text}",
         text.len()
     );
+    // What is closed with something unread is reset, and the answer may be lost: here the end of a body
+    // that is sent in chunks.
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = std::io::copy(&mut reader, &mut std::io::sink());
 }
 
 async fn ask(arguments: Value) -> Result<Outcome, ModuleError> {
