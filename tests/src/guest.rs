@@ -1,7 +1,7 @@
 //! A host without a network that the agent runs on as root: a container with the binary in it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::agent;
@@ -13,6 +13,7 @@ use crate::workplace::{owner, unique};
 #[derive(Debug)]
 pub struct Guest {
     container: String,
+    /// The container has it as `/home`.
     home: tempfile::TempDir,
 }
 
@@ -52,12 +53,6 @@ impl Guest {
             "infinity",
         ])?;
         Ok(guest)
-    }
-
-    /// A folder that the container has as `/home`.
-    #[must_use]
-    pub fn home(&self) -> PathBuf {
-        self.home.path().to_path_buf()
     }
 
     /// Runs a script there.

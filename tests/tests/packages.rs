@@ -1,4 +1,4 @@
-//! `apt` and `dnf` against the real programs and repositories of three versions of a package, in Debian
+//! `apt` and `dnf` against the real programs and repositories of two versions of a package, in Debian
 //! (which has dnf and rpm, too; no distribution of Red Hat's family can be built here).
 
 use std::process::Output;
@@ -104,7 +104,7 @@ fn version(guest: &Guest) -> String {
     found.trim().to_owned()
 }
 
-/// Installs, upgrades, goes back and removes, each in check mode first, and each a second time.
+/// Installs, upgrades and removes, each in check mode first, and each a second time.
 fn each_state_is_reached_once(module: &str, older: &str) {
     let guest = guest();
     let again = ["--no-checkpoint"];

@@ -1,34 +1,32 @@
 //! What is fuzzed: each function takes any bytes, and must come back, whatever they are.
 
 use std::fs;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kaapana_agent::inventory::Inventory;
 use kaapana_agent::playbook::{KnownNames, LoadOptions, Scope, Syntax, Templates, check, parse};
 use kaapana_agent::source::SourceFile;
 use serde_json::{Map, Value, json};
 
-/// A folder in memory for what has to be a file. It stays: a fuzzer is killed more often than it ends.
-fn folder() -> &'static PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let folder = PathBuf::from(format!(
-            "/dev/shm/kaapana-agent-fuzz-{}",
-            std::process::id()
-        ));
-        fs::create_dir_all(&folder).expect("/dev/shm can be written to");
-        folder
-    })
+/// Gives bytes to `work` as a file in memory, which is gone afterwards.
+fn with_file(name: &str, data: &[u8], work: impl FnOnce(&Path)) {
+    let name = format!("kaapana-agent-fuzz-{}-{name}", std::process::id());
+    let path = Path::new("/dev/shm").join(name);
+    fs::write(&path, data).expect("/dev/shm can be written to");
+    work(&path);
+    fs::remove_file(&path).expect("removed");
 }
 
 /// Bytes as a playbook: read, and validated as before a run.
 pub fn playbook(data: &[u8]) {
-    let path = folder().join("playbook.yaml");
-    fs::write(&path, data).expect("written");
+    with_file("playbook.yaml", data, read_playbook);
+}
+
+fn read_playbook(path: &Path) {
     let options = LoadOptions::default();
     let known = KnownNames::of(&options.extra_vars);
-    if let Err(problems) = check(&path, &options, &known) {
+    if let Err(problems) = check(path, &options, &known) {
         assert!(!problems.is_empty(), "refused, and nobody says why");
         for problem in problems {
             // Every mistake has a place, and a message.
@@ -81,8 +79,10 @@ pub fn inventory(data: &[u8]) {
         Some((b'y', rest)) => ("hosts.yaml", rest),
         _ => ("hosts.ini", data),
     };
-    let path = folder().join(name);
-    fs::write(&path, rest).expect("written");
+    with_file(name, rest, |path| read_inventory(path, rest));
+}
+
+fn read_inventory(path: &Path, rest: &[u8]) {
     match Inventory::read(&[path.display().to_string()]) {
         Ok(inventory) => {
             let first = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::program::{look, must};
 use crate::modules::control::ControlError;
+use crate::modules::control::process::Ended;
 use crate::modules::{
     Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule,
 };
@@ -121,12 +122,22 @@ impl DnfModule {
         options
     }
 
-    async fn dnf(&self, ctx: &TaskContext, words: &[&str]) -> Result<String, ModuleError> {
+    /// Calls dnf; returns how it ended, and the words of the call.
+    async fn call(
+        &self,
+        ctx: &TaskContext,
+        words: &[&str],
+    ) -> Result<(Ended, String), ModuleError> {
         let options = self.options();
         let mut all = vec!["dnf"];
         all.extend(options.iter().map(String::as_str));
         all.extend(words);
-        Ok(must(ctx, &all, &[], None).await?.stdout)
+        Ok((look(ctx, &all, &[], None).await?, all.join(" ")))
+    }
+
+    async fn dnf(&self, ctx: &TaskContext, words: &[&str]) -> Result<String, ModuleError> {
+        let (ended, shown) = self.call(ctx, words).await?;
+        Ok(ended.must(&shown)?.stdout)
     }
 
     /// What is left to do.
@@ -167,15 +178,11 @@ impl DnfModule {
 
     /// Tells whether the repositories have a newer version of an installed package.
     async fn has_newer(&self, ctx: &TaskContext, name: &str) -> Result<bool, ModuleError> {
-        let options = self.options();
-        let mut words = vec!["dnf"];
-        words.extend(options.iter().map(String::as_str));
-        words.extend(["check-update", name]);
-        let ended = look(ctx, &words, &[], None).await?;
+        let (ended, shown) = self.call(ctx, &["check-update", name]).await?;
         if ended.rc == NEWER_ONES {
             return Ok(true);
         }
-        ended.must(&words.join(" "))?;
+        ended.must(&shown)?;
         Ok(false)
     }
 
