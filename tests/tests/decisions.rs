@@ -198,3 +198,18 @@ fn a_probe_is_asked_anew_in_every_run_and_a_blind_one_stops_the_task() -> Outcom
     wrong.must_say(&["playbook::probe", "`command` may change the host"])?;
     Ok(())
 }
+
+#[test]
+fn a_task_that_only_looks_is_run_again_and_nobody_is_asked() -> Outcome {
+    let scene = Scene::with(
+        "- id: look\n  shell: echo looked >> HOME/effects; sleep {{ pause }}\n  changed_when: false",
+    )?;
+    let mut run = Running::start(&mut scene.command(&[], &["run"], &["-e", "pause=60"])?)?;
+    run.wait_for("the look", || scene.effects() == "looked")?;
+    run.kill()?;
+    let mut run = Running::start(&mut scene.command(&[], &["run"], &["-e", "pause=60"])?)?;
+    run.wait_for("another look", || scene.effects() == "looked looked")?;
+    run.signal("TERM")?;
+    run.end()?.must_have(130)?;
+    Ok(())
+}

@@ -14,9 +14,20 @@ use super::task::UnitEnd;
 use super::unit::Place;
 use crate::event::Status;
 use crate::modules::{Outcome, Recovery, TaskContext};
-use crate::playbook::model::PROBE;
+use crate::playbook::model::{Node, NodeKind, PROBE, Task};
 use crate::playbook::template::Scope;
 use crate::state::{Attempt, How};
+
+/// Whether the playbook says that a task changes nothing, whatever happens: `changed_when: false`. Then it may
+/// be done again without asking.
+fn only_looks(task: &Task) -> bool {
+    let says_no = |node: &Node| match &node.kind {
+        NodeKind::Bool(changed) => !changed,
+        NodeKind::String(text) => ["false", "no"].contains(&text.to_lowercase().as_str()),
+        _ => false,
+    };
+    task.changed_when.iter().any(says_no)
+}
 
 impl<'p> Session<'p> {
     /// Asks the module what became of an attempt that never finished. `None`: run it again.
@@ -42,6 +53,7 @@ impl<'p> Session<'p> {
             }
             Ok(Recovery::Unknown { doing, found }) => {
                 match self.already_done(place, scope, ctx).await? {
+                    Ok(false) if only_looks(place.task) => return Ok(None),
                     Ok(false) => {}
                     Ok(true) => {
                         let outcome = Outcome::changed().summary("interrupted, and found done");
