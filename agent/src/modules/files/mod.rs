@@ -17,7 +17,7 @@ mod find;
 mod get_url;
 mod lineinfile;
 mod mode;
-mod mounts;
+pub(in crate::modules) mod mounts;
 mod put;
 pub mod quarantine;
 mod relocate;

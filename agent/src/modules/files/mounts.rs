@@ -13,6 +13,8 @@ use crate::modules::error::PathError;
 /// A mounted filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
+    /// The directory or file of the filesystem that is seen there.
+    root: PathBuf,
     /// Where.
     pub point: PathBuf,
     /// Type, e.g. `ext4`.
@@ -96,6 +98,17 @@ impl Mounts {
             .collect()
     }
 
+    /// Returns the id of the container that this process runs in, where Docker made it: its `/etc/hostname`
+    /// lies in a folder of that name.
+    #[must_use]
+    pub fn own_container(&self) -> Option<&str> {
+        let mut mounts = self.0.iter();
+        let hostname = mounts.find(|mount| mount.point == Path::new("/etc/hostname"))?;
+        let id = hostname.root.parent()?.file_name()?.to_str()?;
+        let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_id.then_some(id)
+    }
+
     /// Describes the mount that a path is on.
     #[must_use]
     pub fn describe(&self, path: &Path) -> String {
@@ -112,6 +125,7 @@ fn mount_of_line(line: &[u8]) -> Option<Mount> {
     let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
     Some(Mount {
         id,
+        root: PathBuf::from(OsString::from_vec(unescape(fields.get(3)?))),
         point: PathBuf::from(OsString::from_vec(unescape(fields.get(4)?))),
         kind: text(fields.get(dash + 1)?),
         device: text(fields.get(dash + 2)?),
@@ -144,6 +158,21 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_own_container_is_told_from_the_others_that_are_seen() {
+        let id = "ab".repeat(32);
+        let other =
+            format!("77 28 0:51 / /var/lib/docker/containers/{id}/mounts/shm rw - tmpfs shm rw\n");
+        assert_eq!(Mounts::parse(other.as_bytes()).own_container(), None);
+        let own = format!(
+            "612 600 254:1 /var/lib/docker/containers/{id}/hostname /etc/hostname rw - ext4 /dev/vda rw\n"
+        );
+        let mounts = Mounts::parse(format!("{other}{own}").as_bytes());
+        assert_eq!(mounts.own_container(), Some(id.as_str()));
+        let host = "30 1 254:1 /etc/hostname /etc/hostname rw - ext4 /dev/vda rw\n";
+        assert_eq!(Mounts::parse(host.as_bytes()).own_container(), None);
+    }
 
     #[test]
     fn the_longest_and_latest_mount_wins() {

@@ -54,12 +54,12 @@ pub fn write_whole(path: &Path, content: &[u8]) -> Result<OutputFile, PathError>
 /// # Errors
 /// Something is there (`AlreadyExists`), or the rename fails.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    use nix::errno::Errno;
-    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Some filesystems (NFS) do not know the flag. The gap is ours alone: one run at a time.
-        Err(Errno::EINVAL | Errno::ENOSYS) if !to.exists() => std::fs::rename(from, to),
-        Err(Errno::EINVAL | Errno::ENOSYS) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(Errno::INVAL | Errno::NOSYS) if !to.exists() => std::fs::rename(from, to),
+        Err(Errno::INVAL | Errno::NOSYS) => Err(io::ErrorKind::AlreadyExists.into()),
         result => result.map_err(io::Error::from),
     }
 }

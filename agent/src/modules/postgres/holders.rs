@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::modules::context::TaskContext;
 use crate::modules::docker::{DockerError, client};
 use crate::modules::error::{ModuleError, PathError};
+use crate::modules::files::mounts::Mounts;
 
 /// Somebody who has a directory open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -175,8 +176,14 @@ async fn containers(ctx: &TaskContext, path: &Path, id: Id) -> Result<Vec<Holder
         .list_containers(None::<ListContainersOptions>)
         .await
         .map_err(DockerError::api("list containers"))?;
+    // Where the agent runs in a container, that one has everything that the agent is to work on, and does
+    // nothing with it; processes in it are looked at like all others.
+    let mounts = Mounts::read()?;
     let mut found = Vec::new();
     for container in running {
+        if container.id.as_deref() == mounts.own_container() && container.id.is_some() {
+            continue;
+        }
         let name = container
             .names
             .and_then(|names| names.into_iter().next())
