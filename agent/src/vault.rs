@@ -66,6 +66,15 @@ impl Vault {
         }
     }
 
+    /// The passwords, for another agent that works with the same files.
+    #[must_use]
+    pub fn passwords(&self) -> Vec<String> {
+        let texts = self.passwords.iter();
+        texts
+            .map(|password| String::from_utf8_lossy(password).into_owned())
+            .collect()
+    }
+
     /// Tells whether a text is encrypted.
     #[must_use]
     pub fn is_encrypted(text: &str) -> bool {

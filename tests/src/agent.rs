@@ -35,7 +35,7 @@ static BUILT: OnceLock<PathBuf> = OnceLock::new();
 /// # Errors
 /// It does not build, or cannot be copied.
 pub fn keep_binary() -> Result<PathBuf, LabError> {
-    let built = build()?;
+    let built = build_workspace()?;
     let dir = lab_subdir("sites")?.join(unique("site"));
     fs::create_dir(&dir).map_err(io_error("create", &dir))?;
     let copy = dir.join("kaapana-agent");
@@ -52,18 +52,32 @@ pub fn binary() -> Result<PathBuf, LabError> {
     if let Some(path) = BUILT.get() {
         return Ok(path.clone());
     }
-    let path = build()?;
+    let path = build_workspace()?;
     Ok(BUILT.get_or_init(|| path).clone())
 }
 
-fn build() -> Result<PathBuf, LabError> {
+/// The whole workspace, so that crates keep the features that they were built with already.
+fn build_workspace() -> Result<PathBuf, LabError> {
+    build(&["--workspace"], |_| ())
+}
+
+/// The playbook that migrates a site.
+#[must_use]
+pub fn shipped_playbook() -> PathBuf {
+    workspace().join(format!("playbooks/{PLAYBOOK}.yaml"))
+}
+
+/// Has cargo build the agent; `more` says which one, and `adjust` changes the command.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn build(more: &[&str], adjust: impl FnOnce(&mut Command)) -> Result<PathBuf, LabError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    // The whole workspace, so that crates keep the features that they were built with already.
-    build
-        .current_dir(workspace())
-        .args(["build", "--workspace", "--bins"]);
+    build.current_dir(workspace()).args(["build", "--bins"]);
+    build.args(more);
     build.args(["--message-format", "json-render-diagnostics"]);
+    adjust(&mut build);
     // What cargo tells a test about its own crate: build scripts that look at it would run again, and all
     // that rests on their crates would be built anew, each time in the one way and then in the other.
     for (name, _) in std::env::vars_os() {
@@ -122,11 +136,22 @@ impl Agent {
         fs::write(&variables, format!("{text:#}\n")).map_err(io_error("write", &variables))?;
         Ok(Self {
             binary: binary()?,
-            playbook: workspace().join(format!("playbooks/{PLAYBOOK}.yaml")),
+            playbook: shipped_playbook(),
             variables,
             state: site.root.join("state"),
             docker_host: None,
         })
+    }
+
+    /// The site's variables.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn variables(&self) -> Result<Value, LabError> {
+        let text =
+            fs::read_to_string(&self.variables).map_err(io_error("read", &self.variables))?;
+        serde_json::from_str(&text)
+            .map_err(|error| LabError::Unexpected(format!("read the variables: {error}")))
     }
 
     /// Sets more variables of the site.
@@ -134,10 +159,7 @@ impl Agent {
     /// # Errors
     /// They cannot be written.
     pub fn set(&self, more: &Value) -> Result<(), LabError> {
-        let text =
-            fs::read_to_string(&self.variables).map_err(io_error("read", &self.variables))?;
-        let mut all: Value = serde_json::from_str(&text)
-            .map_err(|error| LabError::Unexpected(format!("read the variables: {error}")))?;
+        let mut all = self.variables()?;
         if let (Some(all), Some(more)) = (all.as_object_mut(), more.as_object()) {
             all.extend(more.clone());
         }

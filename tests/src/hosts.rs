@@ -5,10 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::{Map, Value};
+
 use crate::error::{LabError, io_error};
 use crate::images::{
     DebianImage, ImageFile, LABEL, OWNER_LABEL, docker, remove_orphaned_containers,
 };
+use crate::site::Site;
 use crate::workplace::{owner, owner_is_alive, unique};
 use crate::{apt, tool};
 
@@ -20,15 +23,18 @@ pub const MERE_USER: &str = "visitor";
 const ENTRY: &str = "#!/bin/sh
 # Keys of its own for every container, as every host has.
 ssh-keygen -A >/dev/null
+# Where systemd runs the host, it is what starts sshd.
+if [ -x /sbin/init ]; then exec /sbin/init; fi
 mkdir -p /run/sshd
 exec /usr/sbin/sshd -D -e
 ";
 
-/// Returns the image of a host, built where it is missing.
+/// Returns the image of a host with these packages beside those that every host has, built where it is
+/// missing.
 ///
 /// # Errors
 /// As [`DebianImage::ensure`].
-pub fn host_image(suite: &str) -> Result<String, LabError> {
+pub fn host_image(suite: &str, more: &[&str]) -> Result<String, LabError> {
     let file = |path: &str, mode: u32, content: &str| ImageFile {
         path: path.to_owned(),
         mode,
@@ -36,11 +42,13 @@ pub fn host_image(suite: &str) -> Result<String, LabError> {
     };
     DebianImage {
         repository: "kaapana-lab/host".to_owned(),
-        version: suite.to_owned(),
+        version: [&[suite], more].concat().join("-"),
         suite: suite.to_owned(),
-        packages: ["openssh-server", "sudo", "iproute2", "procps"]
+        packages: [&["openssh-server", "sudo", "iproute2", "procps"], more]
+            .concat()
+            .into_iter()
             .map(str::to_owned)
-            .into(),
+            .collect(),
         after: format!(
             "rm -f /etc/ssh/ssh_host_*\n\
              useradd --create-home --shell /bin/bash {USER}\n\
@@ -82,6 +90,8 @@ pub struct Host {
     pub container: String,
     /// Its address.
     pub address: String,
+    /// Its variables in the inventory, beside how it is reached.
+    pub vars: Map<String, Value>,
 }
 
 impl Network {
@@ -91,8 +101,6 @@ impl Network {
     /// Docker or ssh-keygen refuses.
     pub fn new() -> Result<Self, LabError> {
         apt::ensure("ssh", "openssh-client")?;
-        // What is sent to the hosts goes without what only a debugger reads.
-        apt::ensure("strip", "binutils")?;
         sweep();
         let name = unique("kaapana-lab-net");
         create(&name)?;
@@ -137,22 +145,54 @@ impl Network {
     /// # Errors
     /// It does not start.
     pub fn add(&mut self, name: &str, suite: &str, more: &[&str]) -> Result<Host, LabError> {
-        let image = host_image(suite)?;
+        self.add_of(name, &host_image(suite, &[])?, more)
+    }
+
+    /// As [`Network::add`], of an image that is there.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn add_of(&mut self, name: &str, image: &str, more: &[&str]) -> Result<Host, LabError> {
+        self.start(name, image, &[&["--init"], more].concat())
+    }
+
+    /// As [`Network::add`], of a host that systemd runs.
+    ///
+    /// # Errors
+    /// As [`Network::add`].
+    pub fn add_with_systemd(&mut self, name: &str, suite: &str) -> Result<Host, LabError> {
+        let image = host_image(suite, &["systemd-sysv", "dbus"])?;
+        let may = [
+            "--cap-add",
+            "SYS_ADMIN",
+            "--security-opt",
+            "seccomp=unconfined",
+        ];
+        let places = ["--tmpfs", "/run", "--tmpfs", "/run/lock"];
+        let groups = [
+            "--cgroupns=host",
+            "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
+        ];
+        self.start(name, &image, &[&may[..], &places, &groups].concat())
+    }
+
+    fn start(&mut self, name: &str, image: &str, more: &[&str]) -> Result<Host, LabError> {
         let container = unique("kaapana-lab-host");
         let labels = [format!("{LABEL}=1"), format!("{OWNER_LABEL}={}", owner())];
-        let mut arguments = vec!["run", "--detach", "--init", "--name", &container];
+        let mut arguments = vec!["run", "--detach", "--name", &container];
         for label in &labels {
             arguments.extend(["--label", label]);
         }
         arguments.extend(["--network", &self.name, "--hostname", name]);
         arguments.extend(["--cap-add", "NET_ADMIN"]);
         arguments.extend(more);
-        arguments.push(&image);
+        arguments.push(image);
         docker(&arguments)?;
         let mut host = Host {
             name: name.to_owned(),
             container,
             address: String::new(),
+            vars: Map::new(),
         };
         self.hosts.push(host.clone());
         host.learn_address(&self.name)?;
@@ -175,6 +215,39 @@ impl Network {
         }
         self.note_key(&host)?;
         Ok(host)
+    }
+
+    /// Starts a host that has a site, at the site's own path, and the Docker daemon. The agent's folder there
+    /// is in the site's: the daemon, which is outside, must find at the same path what services mount.
+    ///
+    /// # Errors
+    /// As [`Network::add`].
+    pub fn add_site(&mut self, name: &str, suite: &str, site: &Site) -> Result<Host, LabError> {
+        self.add_site_of(name, &host_image(suite, &[])?, site)
+    }
+
+    /// As [`Network::add_site`], of an image that is there.
+    ///
+    /// # Errors
+    /// As [`Network::add`].
+    pub fn add_site_of(&mut self, name: &str, image: &str, site: &Site) -> Result<Host, LabError> {
+        let root = site.root.display();
+        let volumes = [
+            format!("--volume={root}:{root}"),
+            "--volume=/var/run/docker.sock:/var/run/docker.sock".to_owned(),
+        ];
+        let host = self.add_of(name, image, &volumes.each_ref().map(String::as_str))?;
+        // Where the servers that the agent starts are.
+        docker(&["network", "connect", "bridge", &host.container])?;
+        Ok(host)
+    }
+
+    /// Gives a host variables in the inventory.
+    pub fn set(&mut self, name: &str, vars: &Value) {
+        let host = self.hosts.iter_mut().find(|host| host.name == name);
+        if let (Some(host), Some(vars)) = (host, vars.as_object()) {
+            host.vars.extend(vars.clone());
+        }
     }
 
     /// Notes a host's key in `known_hosts`, as a careful person would.
@@ -232,10 +305,10 @@ impl Network {
         let path = self.home.path().join("inventory.yaml");
         let mut text = String::from("sites:\n  hosts:\n");
         for host in &self.hosts {
-            text.push_str(&format!(
-                "    {}: {{ansible_host: {}}}\n",
-                host.name, host.address
-            ));
+            let mut vars = host.vars.clone();
+            vars.insert("ansible_host".into(), host.address.clone().into());
+            // JSON is YAML.
+            text.push_str(&format!("    {}: {}\n", host.name, Value::Object(vars)));
         }
         text.push_str(&format!(
             "  vars:\n    ansible_ssh_common_args: -F {}\n{vars}",
@@ -322,6 +395,68 @@ impl Host {
     /// It fails.
     pub fn sh(&self, script: &str) -> Result<String, LabError> {
         docker(&["exec", &self.container, "sh", "-c", script])
+    }
+
+    /// Loses a part of all packets, in both directions.
+    ///
+    /// # Errors
+    /// The kernel's iptables cannot do that.
+    pub fn lose(&self, share: f64) -> Result<(), LabError> {
+        let share = share.to_string();
+        for chain in ["INPUT", "OUTPUT"] {
+            let rule = [
+                "-A",
+                chain,
+                "-m",
+                "statistic",
+                "--mode",
+                "random",
+                "--probability",
+                &share,
+                "-j",
+                "DROP",
+            ];
+            self.in_its_network("iptables", &rule)?;
+        }
+        Ok(())
+    }
+
+    /// Lets no more than so many bits a second out.
+    ///
+    /// # Errors
+    /// The kernel's traffic control cannot do that.
+    pub fn throttle(&self, rate: &str) -> Result<(), LabError> {
+        let queue = [
+            "qdisc", "add", "dev", "eth0", "root", "handle", "1:", "htb", "default", "1",
+        ];
+        self.in_its_network("tc", &queue)?;
+        let class = [
+            "class", "add", "dev", "eth0", "parent", "1:", "classid", "1:1", "htb", "rate", rate,
+        ];
+        self.in_its_network("tc", &class)
+    }
+
+    /// Takes [`Host::lose`] and [`Host::throttle`] back.
+    ///
+    /// # Errors
+    /// The host is down.
+    pub fn heal(&self) -> Result<(), LabError> {
+        for chain in ["INPUT", "OUTPUT"] {
+            self.in_its_network("iptables", &["-F", chain])?;
+        }
+        // Fails where nothing was throttled.
+        let _ = self.in_its_network("tc", &["qdisc", "del", "dev", "eth0", "root"]);
+        Ok(())
+    }
+
+    /// A command of this machine in the host's network.
+    fn in_its_network(&self, program: &str, arguments: &[&str]) -> Result<(), LabError> {
+        let pid = docker(&["inspect", "--format", "{{.State.Pid}}", &self.container])?;
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--target", pid.trim(), "--net", program])
+            .args(arguments);
+        tool::run(&mut command, "change a host's network").map(drop)
     }
 
     /// Processes of the agent there, by their command lines.

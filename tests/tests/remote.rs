@@ -3,99 +3,19 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use lab::agent;
+use lab::controller::{Controller, times};
+use lab::crash::{faults_between_hosts, migrations_over_ssh};
 use lab::hosts::{Host, MERE_USER, Network};
 use lab::migration::{Ended, Running};
+use lab::portable::portable_agent;
+use lab::site::Scale;
 use serde_json::Value;
 
 type Outcome = Result<(), Box<dyn Error>>;
-
-/// A controller: a playbook with its files, and a state directory, in the network's folder.
-struct Controller<'n> {
-    network: &'n Network,
-    inventory: PathBuf,
-    agent: PathBuf,
-}
-
-impl<'n> Controller<'n> {
-    fn new(network: &'n Network, tasks: &str, vars: &str) -> Result<Self, Box<dyn Error>> {
-        let folder = network.folder();
-        fs::create_dir_all(folder.join("playbooks/files"))?;
-        fs::write(
-            folder.join("playbooks/files/greeting"),
-            "hello from the controller\n",
-        )?;
-        let text = format!("- name: Own\n  hosts: sites\n  become: true\n  tasks:\n{tasks}");
-        fs::write(folder.join("playbooks/own.yaml"), text)?;
-        Ok(Self {
-            network,
-            inventory: network.inventory(vars)?,
-            agent: lean_agent()?,
-        })
-    }
-
-    fn command(&self, words: &[&str], more: &[&str]) -> Result<Command, Box<dyn Error>> {
-        let mut command = Command::new(agent::binary()?);
-        command
-            .args(words)
-            .arg(self.network.folder().join("playbooks/own.yaml"))
-            .arg("-i")
-            .arg(&self.inventory)
-            .arg("--agent-binary")
-            .arg(&self.agent)
-            .args(more)
-            .stdin(Stdio::null());
-        Ok(command)
-    }
-
-    fn start(&self, words: &[&str], more: &[&str]) -> Result<Running, Box<dyn Error>> {
-        Ok(Running::start(&mut self.command(words, more)?)?)
-    }
-
-    fn run(&self, words: &[&str], more: &[&str]) -> Result<Ended, Box<dyn Error>> {
-        Ok(self.start(words, more)?.end()?)
-    }
-
-    /// The copy of a host's journal.
-    fn journal(&self, host: &Host) -> Result<Vec<Value>, Box<dyn Error>> {
-        let copy = self.copy(host).join("own/journal.jsonl");
-        let text = fs::read_to_string(copy)?;
-        Ok(text
-            .lines()
-            .map(serde_json::from_str)
-            .collect::<Result<_, _>>()?)
-    }
-
-    fn copy(&self, host: &Host) -> PathBuf {
-        self.network.folder().join("state/hosts").join(&host.name)
-    }
-}
-
-/// The agent without what only a debugger reads: it is sent to every host of every test.
-fn lean_agent() -> Result<PathBuf, Box<dyn Error>> {
-    let full = agent::binary()?;
-    let lean = full.with_file_name("kaapana-agent.lean");
-    let newer = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    if newer(&lean) <= newer(&full) {
-        let partial = full.with_file_name(format!("kaapana-agent.{}", std::process::id()));
-        let mut strip = Command::new("strip");
-        lab::tool::run(strip.arg("-o").arg(&partial).arg(&full), "strip the agent")?;
-        fs::rename(&partial, &lean)?;
-    }
-    Ok(lean)
-}
-
-/// How often tasks were started and finished, by their ids, in a journal.
-fn times(journal: &[Value], event: &str, task: &str) -> usize {
-    journal
-        .iter()
-        .filter(|record| agent::is_about(record, event, task))
-        .count()
-}
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Outcome {
     for _ in 0..1200 {
@@ -163,14 +83,7 @@ fn a_playbook_runs_on_all_hosts_with_their_own_variables_and_once() -> Outcome {
         assert_eq!(host.sh("cat /srv/count")?, "once\n");
         let journal = controller.journal(host)?;
         assert_eq!(times(&journal, "task_finished", "count"), 1);
-        let mut verify = Command::new(agent::binary()?);
-        verify
-            .args(["state", "verify", "own.yaml", "--state-dir"])
-            .arg(controller.copy(host))
-            .current_dir(network.folder().join("playbooks"));
-        let verified = Running::start(&mut verify)?.end()?;
-        verified.must_have(0)?;
-        verified.must_say(&["each follows the one before it", "on the host it came from"])?;
+        controller.copy_must_verify(host)?;
     }
     let status = controller.run(&["status"], &[])?;
     status.must_have(0)?;
@@ -220,6 +133,31 @@ fn a_run_outlives_its_controller_and_is_followed_by_the_next_one() -> Outcome {
     wait_until("the end of all of the agent's processes", || {
         host.agents().is_ok_and(|agents| agents.is_empty())
     })
+}
+
+#[test]
+fn where_systemd_runs_the_host_a_run_is_a_unit_of_its_own() -> Outcome {
+    let mut network = Network::new()?;
+    let host = network.add_with_systemd("site", "bookworm")?;
+    let controller = Controller::new(&network, SLOW, "")?;
+    let running = begun(&controller, &host, &[])?;
+    let units = || host.sh("systemctl list-units --no-legend --plain 'kaapana-agent-*'");
+    assert!(units()?.contains("running"), "{}", units()?);
+    // What ends a login session ends no service.
+    running.kill()?;
+    host.sh("pkill -KILL -f '[s]shd.*kaapana'; true")?;
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(units()?.contains("running"), "{}", units()?);
+    let stopped = controller.run(&["stop"], &[])?;
+    stopped.must_say(&["stopped"])?;
+    wait_until("the unit's end", || {
+        units().is_ok_and(|units| units.is_empty())
+    })?;
+
+    host.sh("touch /srv/go")?;
+    controller.run(&["run"], &[])?.must_have(0)?;
+    assert_eq!(host.sh("cat /srv/effects")?, "first\nlast\n");
+    Ok(())
 }
 
 #[test]
@@ -387,7 +325,7 @@ fn a_host_behind_another_one_is_reached_through_it() -> Outcome {
     let refused = controller.run(&["run"], &["--limit", "inner"])?;
     refused.must_have(4)?;
     refused.must_say(&["[remote::login_refused]"])?;
-    let config = controller.network.ssh_config("")?;
+    let config = network.ssh_config("")?;
     network.ssh_config(&format!(
         "Host {}\n  ProxyCommand ssh -F {} -W %h:%p {}\n",
         inner.address,
@@ -398,5 +336,299 @@ fn a_host_behind_another_one_is_reached_through_it() -> Outcome {
         .run(&["run"], &["--limit", "inner"])?
         .must_have(0)?;
     assert_eq!(inner.sh("cat /srv/count")?, "once\n");
+    Ok(())
+}
+
+#[test]
+fn hosts_go_in_batches_and_a_batch_that_failed_ends_the_rest() -> Outcome {
+    let mut network = Network::new()?;
+    let names = ["first", "second", "third"];
+    let mut hosts = Vec::new();
+    for name in names {
+        hosts.push(network.add(name, "bookworm", &[])?);
+    }
+    let folder = network.folder().display().to_string();
+    let play = "- hosts: sites\n  become: true\n  serial: [1, 2]\n  tasks:\n    \
+                - {id: count, shell: echo once >> /srv/count}\n    \
+                - {id: check, command: test -e /srv/good}\n";
+    let controller = Controller::with(&network, play, "")?;
+    let failed = controller.run(&["run"], &[])?;
+    failed.must_have(2)?;
+    failed.must_say(&["not begun: every host of the batch before failed"])?;
+    assert!(hosts[1].sh("cat /srv/count").is_err(), "it has not begun");
+
+    hosts[0].sh("touch /srv/good")?;
+    hosts[2].sh("touch /srv/good")?;
+    // Of two, one fails: that is not the whole batch.
+    controller.run(&["run"], &[])?.must_have(2)?;
+    hosts[1].sh("touch /srv/good")?;
+    controller.run(&["run"], &[])?.must_have(0)?;
+    for host in &hosts {
+        assert_eq!(host.sh("cat /srv/count")?, "once\n");
+    }
+
+    // What would mean something else with several hosts is refused before any of them is asked.
+    let play = "- hosts: sites\n  serial: 2\n  tasks:\n    - {command: ls, run_once: true}\n\
+                - hosts: sites\n  serial: 3\n  tasks:\n    - command: ls\n";
+    let refused = Controller::with(&network, play, "")?.run(&["run"], &[])?;
+    refused.must_have(5)?;
+    refused.must_say(&[
+        &format!("{folder}/playbooks/own.yaml:6:3"),
+        "different batches",
+    ])?;
+    let play = play.replace("serial: 3", "serial: 2");
+    let refused = Controller::with(&network, &play, "")?.run(&["run"], &[])?;
+    refused.must_have(5)?;
+    refused.must_say(&["own.yaml:4:", "`run_once`", "GROUP[0]"])?;
+    Ok(())
+}
+
+#[test]
+fn where_errors_are_fatal_the_other_hosts_end_behind_their_task() -> Outcome {
+    let mut network = Network::new()?;
+    let (bad, good) = (
+        network.add("bad", "bookworm", &[])?,
+        network.add("good", "bookworm", &[])?,
+    );
+    let play = "- hosts: sites\n  become: true\n  any_errors_fatal: true\n  tasks:\n    \
+                - {id: long, shell: echo begun >> /srv/effects; sleep 8; echo ended >> /srv/effects}\n    \
+                - {id: last, shell: echo last >> /srv/effects}\n";
+    let play = play.replace(
+        "    - {id: long",
+        "    - {id: check, command: test ! -e /srv/bad}\n    - {id: long",
+    );
+    bad.sh("touch /srv/bad")?;
+    let controller = Controller::with(&network, &play, "")?;
+    let ended = controller.run(&["run"], &[])?;
+    ended.must_have(2)?;
+    ended.must_say(&["another host failed (`any_errors_fatal`): this run ends behind its task"])?;
+    // It was not cut off in its task, and went no further.
+    assert_eq!(good.sh("cat /srv/effects")?, "begun\nended\n");
+    assert_eq!(good.agents()?, Vec::<String>::new());
+
+    bad.sh("rm /srv/bad")?;
+    controller.run(&["run"], &[])?.must_have(0)?;
+    assert_eq!(good.sh("cat /srv/effects")?, "begun\nended\nlast\n");
+    Ok(())
+}
+
+#[test]
+fn a_run_is_stopped_from_afar_behind_its_task() -> Outcome {
+    let mut network = Network::new()?;
+    let host = network.add("site", "bookworm", &[])?;
+    let tasks = "    - {id: long, shell: echo begun >> /srv/effects; sleep 5; echo ended >> /srv/effects}\n    \
+                 - {id: last, shell: echo last >> /srv/effects}\n";
+    let controller = Controller::new(&network, tasks, "")?;
+    let running = begun(&controller, &host, &[])?;
+    let stopped = controller.run(&["stop"], &["--after-task"])?;
+    stopped.must_have(0)?;
+    stopped.must_say(&["stopped"])?;
+    running.end()?.must_have(130)?;
+    assert_eq!(host.sh("cat /srv/effects")?, "begun\nended\n");
+    // Nothing was cut off, so nothing has to be decided.
+    controller.run(&["run"], &[])?.must_have(0)?;
+    assert_eq!(host.sh("cat /srv/effects")?, "begun\nended\nlast\n");
+    Ok(())
+}
+
+#[test]
+fn what_is_encrypted_is_opened_on_the_host_and_written_nowhere() -> Outcome {
+    const SECRET: &str = "correct horse battery staple";
+    let mut network = Network::new()?;
+    let host = network.add("site", "bookworm", &[])?;
+    let tasks = "    - {id: use, shell: \"printf %s '{{ token }}' | sha256sum > /srv/hash; echo {{ token }}\"}\n";
+    let play =
+        format!("- hosts: sites\n  become: true\n  vars_files: [secret.yaml]\n  tasks:\n{tasks}");
+    let controller = Controller::with(&network, &play, "")?;
+    let folder = network.folder().join("playbooks");
+    fs::write(
+        folder.join("secret.yaml"),
+        encrypted(&network, &format!("token: {SECRET}\n"))?,
+    )?;
+    let closed = controller.run(&["run"], &[])?;
+    closed.must_have(5)?;
+    closed.must_say(&["secret.yaml", "--vault-password-file"])?;
+
+    let password = network.folder().join("password");
+    let more = ["--vault-password-file", &password.to_string_lossy(), "-vv"];
+    let ended = controller.run(&["run"], &more)?;
+    ended.must_have(0)?;
+    assert!(!format!("{}{}", ended.stdout, ended.stderr).contains(SECRET));
+    let wanted = lab::hash::sha256(SECRET.as_bytes());
+    assert!(host.sh("cat /srv/hash")?.starts_with(&wanted));
+    for secret in [SECRET, "a password of the vault"] {
+        let found = host.sh(&format!("grep -rl '{secret}' /var/lib/kaapana-agent; true"))?;
+        assert_eq!(found, "", "`{secret}` is written on the host");
+        let copied = fs::read_to_string(controller.journal_copy(&host))?;
+        assert!(!copied.contains(secret));
+    }
+    Ok(())
+}
+
+#[test]
+fn sudos_password_is_asked_for_once_and_kept_nowhere() -> Outcome {
+    const PASSWORD: &str = "open sesame";
+    let mut network = Network::new()?;
+    let (first, second) = (
+        network.add("first", "bookworm", &[])?,
+        network.add("second", "trixie", &[])?,
+    );
+    // One remembers a password for a while, the other asks again at once.
+    second.sh("echo 'Defaults timestamp_timeout=0' > /etc/sudoers.d/forgets")?;
+    for host in [&first, &second] {
+        host.sh(&format!(
+            "echo '{MERE_USER}:{PASSWORD}' | chpasswd && \
+             echo '{MERE_USER} ALL=(ALL) ALL' > /etc/sudoers.d/password"
+        ))?;
+    }
+    let vars = format!("    ansible_user: {MERE_USER}\n");
+    let tasks = "    - {id: whoami, shell: whoami >> /srv/whoami}\n";
+    let controller = Controller::new(&network, tasks, &vars)?;
+    let typed = |password: &str| -> Result<Ended, Box<dyn Error>> {
+        let command = controller.command(&["run"], &["--ask-become-pass"])?;
+        at_a_terminal(&command, &format!("{password}\n"))
+    };
+    let wrong = typed("open barley")?;
+    wrong.must_have(4)?;
+    wrong.must_say(&["[remote::sudo]"])?;
+
+    let ended = typed(PASSWORD)?;
+    ended.must_have(0)?;
+    ended.must_say(&["Password for sudo on the hosts"])?;
+    assert!(!ended.stdout.contains(PASSWORD), "it is shown");
+    for host in [&first, &second] {
+        assert_eq!(host.sh("cat /srv/whoami")?, "root\n");
+        let found = host.sh(&format!(
+            "grep -rl '{PASSWORD}' /var/lib/kaapana-agent; true"
+        ))?;
+        assert_eq!(found, "");
+    }
+    Ok(())
+}
+
+#[test]
+fn one_agent_runs_on_every_debian_and_where_there_is_no_c_library() -> Outcome {
+    let mut network = Network::new()?;
+    let suites = ["bullseye", "bookworm", "trixie"];
+    for suite in suites {
+        network.add(suite, suite, &[])?;
+    }
+    let tasks = "    - {id: facts, setup: }\n    - {id: file, copy: {dest: /srv/release, content: \
+                 \"{{ ansible_facts.distribution_version }} {{ ansible_facts.user_id }}\\n\"}}\n    \
+                 - {id: owner, file: {path: /srv/own, state: directory, owner: kaapana}}\n";
+    let controller = Controller::new(&network, tasks, "")?;
+    controller.run(&["run"], &[])?.must_have(0)?;
+    for (host, version) in network.hosts().iter().zip(["11", "12", "13"]) {
+        let release = host.sh("cat /srv/release")?;
+        assert!(
+            release.starts_with(version) && release.ends_with(" root\n"),
+            "{release}"
+        );
+        assert_eq!(host.sh("stat -c %U /srv/own")?.trim(), "kaapana");
+    }
+    // Nothing of a host's is needed but the kernel.
+    let empty = network.folder().join("empty");
+    fs::create_dir(&empty)?;
+    fs::copy(portable_agent()?, empty.join("agent"))?;
+    let mut alone = Command::new("chroot");
+    let said = lab::tool::run(
+        alone.arg(&empty).args(["/agent", "--version"]),
+        "run it alone",
+    )?;
+    assert!(said.starts_with("kaapana-agent "), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_migration_over_ssh_survives_a_cut_line_and_a_killed_controller() -> Outcome {
+    let case = migrations_over_ssh(Scale::S);
+    (case.work)()?;
+    Ok(())
+}
+
+#[test]
+fn random_faults_between_controller_and_hosts_do_no_step_twice_and_lose_none() -> Outcome {
+    // A sample: `crash --hosts` has more of them.
+    for case in faults_between_hosts(7, 0, 2) {
+        println!("{}", case.name);
+        (case.work)()?;
+    }
+    Ok(())
+}
+
+/// Runs a command at a terminal, where a person types.
+fn at_a_terminal(command: &Command, typed: &str) -> Result<Ended, Box<dyn Error>> {
+    let words: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy()))
+        .collect();
+    let mut script = Command::new("script");
+    script
+        .args(["--quiet", "--return", "--echo", "never", "--command"])
+        .arg(words.join(" "))
+        .arg("/dev/null")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = script.spawn()?;
+    // Typed when it is asked for: what comes before that a terminal throws away.
+    std::thread::sleep(Duration::from_secs(3));
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(typed.as_bytes())?;
+        let output = child.wait_with_output()?;
+        return Ok(Ended {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        });
+    }
+    Err("it has no standard input".into())
+}
+
+/// What ansible-vault makes of a text.
+fn encrypted(network: &Network, text: &str) -> Result<String, Box<dyn Error>> {
+    let (plain, password) = (
+        network.folder().join("plain"),
+        network.folder().join("password"),
+    );
+    fs::write(&plain, text)?;
+    fs::write(&password, "a password of the vault\n")?;
+    let mut command = lab::conformance::Ansible::install()?.vault(network.folder());
+    command
+        .args(["encrypt", "--vault-password-file"])
+        .arg(&password);
+    lab::tool::run(command.arg(&plain), "encrypt")?;
+    Ok(fs::read_to_string(&plain)?)
+}
+
+#[test]
+fn a_decision_is_made_and_a_playbook_taken_back_from_afar() -> Outcome {
+    let mut network = Network::new()?;
+    let host = network.add("site", "bookworm", &[])?;
+    let tasks = "    - {id: made, file: {path: /srv/made, state: directory}}\n    \
+                 - {id: cut, shell: echo begun >> /srv/effects; sleep 600}\n";
+    let controller = Controller::new(&network, tasks, "")?;
+    let running = begun(&controller, &host, &[])?;
+    host.sh("pkill -KILL -f '[w]ork --job'")?;
+    running.end()?.must_have(2)?;
+
+    let asked = controller.run(&["run"], &[])?;
+    asked.must_have(6)?;
+    asked.must_say(&["a decision is needed", "cut"])?;
+    let answer = ["cut", "--done", "--reason", "somebody looked"];
+    let resolved = controller.run(&["resolve"], &answer)?;
+    resolved.must_have(0)?;
+    resolved.must_say(&["recorded", "cut"])?;
+    controller.run(&["run"], &[])?.must_have(0)?;
+    assert_eq!(host.sh("cat /srv/effects")?, "begun\n");
+    let journal = controller.journal(&host)?;
+    assert_eq!(times(&journal, "task_resolved", "cut"), 1);
+
+    let refused = controller.run(&["rollback"], &["--yes"])?;
+    refused.must_have(6)?;
+    refused.must_say(&["cut"])?;
+    assert_eq!(host.sh("ls -d /srv/made")?.trim(), "/srv/made");
+    let accepted = ["--yes", "--accept", "cut", "--reason", "by hand"];
+    controller.run(&["rollback"], &accepted)?.must_have(0)?;
+    assert!(host.sh("ls -d /srv/made").is_err());
     Ok(())
 }

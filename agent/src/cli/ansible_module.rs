@@ -16,6 +16,7 @@ use super::exit::Failure;
 use super::{locate, run};
 use crate::engine::{Host, RunEnd};
 use crate::event::{Event, Stats, Status};
+use crate::vault::Vault;
 
 /// Ansible's own keys begin so.
 const ANSIBLES: &str = "_ansible_";
@@ -32,9 +33,26 @@ struct Arguments {
     #[serde(default)]
     skip_tags: Vec<String>,
     state_dir: Option<PathBuf>,
-    /// Confirms every `pause`.
-    #[serde(default)]
-    yes: bool,
+    /// Confirms every `pause`. Not `yes`, as the option is called: that key is a boolean to Ansible.
+    #[serde(default, deserialize_with = "truth")]
+    confirm: bool,
+}
+
+/// A yes or no; a text, as templates give it before ansible-core 2.19 and `-e key=value` in all of them.
+fn truth<'de, D: serde::Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    match Value::deserialize(value)? {
+        Value::Bool(truth) => Ok(truth),
+        Value::String(text) => match text.to_lowercase().as_str() {
+            "yes" | "true" | "on" | "1" => Ok(true),
+            "no" | "false" | "off" | "0" => Ok(false),
+            _ => Err(serde::de::Error::custom(format!(
+                "`{text}` is neither yes nor no"
+            ))),
+        },
+        other => Err(serde::de::Error::custom(format!(
+            "{other} is neither yes nor no"
+        ))),
+    }
 }
 
 /// The file of arguments, where Ansible is who calls: one argument, which names a JSON object with keys of
@@ -62,7 +80,7 @@ pub(super) fn module(mut arguments: Map<String, Value>) -> ExitCode {
             "failed": true, "changed": false, "code": "arguments::ansible",
             "msg": format!(
                 "arguments of kaapana_agent: {error}; it takes playbook, extra_vars, tags, skip_tags, \
-                 state_dir and yes"
+                 state_dir and confirm"
             ),
         }),
     };
@@ -87,16 +105,20 @@ fn ran(arguments: Arguments, check: bool, diff: bool) -> Value {
     };
     let cancel = CancellationToken::new();
     let ask = Terminal {
-        yes: arguments.yes,
+        yes: arguments.confirm,
         user: "ansible".into(),
         cancel: cancel.clone(),
         screen: None,
+        // Ansible gives it a terminal where sudo may ask; whoever reads it is Ansible.
+        instead: Some("`confirm: true`"),
     };
     let more = locate::More {
         outside: Some(locate::Outside {
             host: Host::default(),
             extra_vars: arguments.extra_vars,
             operator: "ansible".into(),
+            vault: Vault::default(),
+            drain: None,
         }),
         ..locate::More::checking(check)
     };

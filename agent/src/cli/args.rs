@@ -57,7 +57,7 @@ pub(super) enum Command {
     /// Follow the newest run of a playbook on other hosts, from its beginning
     Attach(FleetArgs),
     /// End the run of a playbook on other hosts cleanly
-    Stop(FleetArgs),
+    Stop(StopArgs),
     /// What a controller starts on a host
     #[command(hide = true)]
     OnHost(OnHostArgs),
@@ -166,6 +166,15 @@ pub(super) struct FleetArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct StopArgs {
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// Not at once, but behind the task that is at work
+    #[arg(long)]
+    pub after_task: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     /// The playbook [default: all that have a state]
     pub playbook: Option<PathBuf>,
@@ -240,6 +249,8 @@ pub(super) struct ResolveArgs {
     /// Why you know; kept in the journal
     #[arg(long)]
     pub reason: String,
+    #[command(flatten)]
+    pub hosts: HostsArgs,
 }
 
 #[derive(Debug, Args)]
@@ -261,6 +272,8 @@ pub(super) struct RollbackArgs {
     /// Why you know; kept in the journal
     #[arg(long, requires = "accept")]
     pub reason: Option<String>,
+    #[command(flatten)]
+    pub hosts: HostsArgs,
 }
 
 #[derive(Debug, Args)]
@@ -276,6 +289,8 @@ pub(super) struct PurgeArgs {
     /// Confirm; the journal notes that nobody was asked
     #[arg(short, long)]
     pub yes: bool,
+    #[command(flatten)]
+    pub hosts: HostsArgs,
 }
 
 #[derive(Debug, Args)]

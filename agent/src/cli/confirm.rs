@@ -21,12 +21,19 @@ pub(super) struct Terminal {
     pub cancel: CancellationToken,
     /// The bars that must not be in the question's way.
     pub screen: Option<Arc<terminal::Terminal>>,
+    /// Where nobody sits at the terminal that standard input may be: how a yes is given instead.
+    pub instead: Option<&'static str>,
 }
 
 impl Confirm for Terminal {
     fn confirm(&self, prompt: &str) -> Result<String, String> {
         if self.yes {
             return Ok(format!("{} with --yes", self.user));
+        }
+        if let Some(instead) = self.instead {
+            return Err(format!(
+                "nobody can be asked here, {instead} says yes: {prompt}"
+            ));
         }
         if !stdin().is_terminal() {
             return Err(

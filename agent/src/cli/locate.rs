@@ -66,6 +66,10 @@ pub(super) struct Outside {
     pub extra_vars: Map<String, Value>,
     /// Who ordered it, and from where.
     pub operator: String,
+    /// Passwords for what is encrypted, and what was revealed.
+    pub vault: Vault,
+    /// The file that ends the run behind the task that it is at.
+    pub drain: Option<PathBuf>,
 }
 
 /// What only `run` is told.
@@ -111,17 +115,20 @@ pub(super) fn engine(
     cancel: CancellationToken,
     more: More,
 ) -> Result<Engine, Failure> {
-    let vault = vault(global)?;
     let outside = more.outside.map_or_else(
         || {
+            let vault = vault(global)?;
             Ok(Outside {
                 host: Host::default(),
                 extra_vars: extra_vars::read(&args.extra_vars, &vault)?,
                 operator: String::new(),
+                vault,
+                drain: None,
             })
         },
         Ok::<_, Failure>,
     )?;
+    let vault = outside.vault;
     let known = KnownNames {
         names: outside
             .host
@@ -158,6 +165,7 @@ pub(super) fn engine(
         cluster: std::sync::Arc::new(cluster()),
         confirm: std::sync::Arc::new(ask),
         cancel,
+        drain: outside.drain,
     };
     let state = state_dir(global, Some(&args.playbook));
     Ok(Engine::new(checked.playbook, &state, options)?)

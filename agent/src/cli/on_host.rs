@@ -8,17 +8,20 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::args::{Global, Output, PlaybookArgs, RunArgs};
+use super::args::{
+    Global, HostsArgs, Output, PlaybookArgs, PurgeArgs, ResolveArgs, RollbackArgs, RunArgs,
+};
 use super::exit::Failure;
-use super::{Done, locate, run};
+use super::{Done, locate, purge, resolve, rollback, run};
 use crate::engine;
 use crate::playbook::{self, model::NodeKind};
 use crate::remote::job::{Base, Job, until_hung_up};
-use crate::remote::{HostOrder, Order, RemoteError, unpack};
+use crate::remote::{Deed, HostOrder, Order, RemoteError, unpack};
 use crate::report::status;
 use crate::source::SourceFile;
 use crate::state::journal::read_outline_for;
 use crate::state::{History, StateDir, archive};
+use crate::vault::Vault;
 
 #[derive(Debug, Args)]
 pub(super) struct OnHostArgs {
@@ -61,6 +64,8 @@ pub(super) enum OnHost {
     Stop {
         #[arg(long)]
         name: String,
+        #[arg(long)]
+        after_task: bool,
     },
     /// Write the state as an archive to standard output
     Fetch {
@@ -83,10 +88,10 @@ pub(super) fn on_host(global: &Global, args: &OnHostArgs) -> Done {
     let answered = match &args.command {
         OnHost::Work { job } => return work(global, &base, &Job::at(job)),
         OnHost::Start { name, job, from } => start(&base, name, job, *from),
-        OnHost::Follow { name, from } => match base.newest(name) {
+        OnHost::Follow { name, from } => base.newest(name).and_then(|job| match job {
             Some(job) => follow(&job, *from),
             None => say(&nothing_ran(name)),
-        },
+        }),
         OnHost::Unpack { sha256 } => {
             let folder = base.bundle(sha256);
             std::fs::create_dir_all(folder.parent().unwrap_or(&folder))
@@ -98,9 +103,9 @@ pub(super) fn on_host(global: &Global, args: &OnHostArgs) -> Done {
                 .and_then(|()| unpack(&mut io::stdin(), sha256, &folder))
                 .and_then(|()| say(&json!({"on_host": "unpacked"})))
         }
-        OnHost::Stop { name } => base
+        OnHost::Stop { name, after_task } => base
             .newest(name)
-            .map_or(Ok(false), |job| job.stop())
+            .and_then(|job| job.map_or(Ok(false), |job| job.stop(*after_task)))
             .and_then(|was| say(&json!({"on_host": "stopped", "was_at_work": was}))),
         OnHost::Fetch { name, state } => fetch(&base, name, state.as_ref()),
         OnHost::Status { name, state } => where_tasks_stand(&base, name, state.as_ref()),
@@ -128,7 +133,7 @@ fn nothing_ran(name: &str) -> Value {
     json!({
         "on_host": "error", "code": "remote::nothing_ran", "exit": 5,
         "message": format!("no run of {name} was ever ordered there"),
-        "help": "begin one with `run -i`",
+        "help": "begin one with `run -i`; one that runs as root (`--become`) is asked about as root, too",
     })
 }
 
@@ -141,7 +146,7 @@ fn start(base: &Base, name: &str, id: &str, from: u64) -> Result<(), RemoteError
         source,
     })?;
     // An order that arrives again, after the line was cut, is the same job.
-    if let Some(job) = base.newest(name)
+    if let Some(job) = base.newest(name)?
         && job.id == id
     {
         return follow(&job, from);
@@ -209,7 +214,7 @@ fn work(global: &Global, base: &Base, job: &Job) -> Done {
     let (order, _lock) = job
         .take()
         .map_err(|error| Failure::other("remote::job", error.to_string(), "order the run again"))?;
-    let code = match ordered(global, base, &order) {
+    let code = match ordered(global, base, job, &order) {
         Ok(code) => code,
         Err(failure) => failure.reported(global),
     };
@@ -224,7 +229,7 @@ fn work(global: &Global, base: &Base, job: &Job) -> Done {
     Ok(ExitCode::from(code))
 }
 
-fn ordered(global: &Global, base: &Base, order: &Order) -> Result<u8, Failure> {
+fn ordered(global: &Global, base: &Base, job: &Job, order: &Order) -> Result<u8, Failure> {
     let name = engine::playbook_name(std::path::Path::new(&order.playbook));
     let state = order
         .state_dir
@@ -238,28 +243,75 @@ fn ordered(global: &Global, base: &Base, order: &Order) -> Result<u8, Failure> {
         vault_password_file: Vec::new(),
         ask_vault_pass: false,
     };
-    let args = RunArgs {
-        playbook: PlaybookArgs {
-            playbook: base.playbook(&name).join(&order.playbook),
-            extra_vars: Vec::new(),
-            tags: order.tags.clone(),
-            skip_tags: order.skip_tags.clone(),
-        },
-        check: order.check,
-        diff: order.diff,
-        no_checkpoint: order.no_checkpoint,
-        syntax_check: false,
-        yes: order.yes,
-        redo: order.redo.clone(),
-        reason: order.reason.clone(),
-        hosts: super::args::HostsArgs::default(),
-    };
+    let playbook = base.playbook(&name).join(&order.playbook);
+    let vault = Vault::new(order.vault_passwords.clone());
+    for secret in &order.revealed {
+        vault.remember(secret);
+    }
     let outside = locate::Outside {
         host: host_of(&order.host)?,
         extra_vars: order.extra_vars.clone(),
         operator: order.operator.clone(),
+        vault,
+        drain: Some(job.drain()),
     };
-    run::here(&global, &args, Some(outside))
+    let (outside, hosts) = (Some(outside), HostsArgs::default());
+    let (check, yes, reason) = (order.check, order.yes, order.reason.clone());
+    let playbook_args = PlaybookArgs {
+        playbook: playbook.clone(),
+        extra_vars: Vec::new(),
+        tags: order.tags.clone(),
+        skip_tags: order.skip_tags.clone(),
+    };
+    match &order.deed {
+        Deed::Run => {
+            let args = RunArgs {
+                playbook: playbook_args,
+                check,
+                diff: order.diff,
+                no_checkpoint: order.no_checkpoint,
+                syntax_check: false,
+                yes,
+                redo: order.redo.clone(),
+                reason,
+                hosts,
+            };
+            run::here(&global, &args, outside)
+        }
+        Deed::Resolve { task, done } => {
+            let args = ResolveArgs {
+                playbook: playbook_args,
+                task: task.clone(),
+                done: *done,
+                redo: !*done,
+                reason: reason.unwrap_or_default(),
+                hosts,
+            };
+            resolve::here(&global, &args, outside)
+        }
+        Deed::Rollback { accept } => {
+            let args = RollbackArgs {
+                playbook,
+                extra_vars: Vec::new(),
+                check,
+                yes,
+                accept: accept.clone(),
+                reason,
+                hosts,
+            };
+            rollback::here(&global, &args, outside)
+        }
+        Deed::Purge => {
+            let args = PurgeArgs {
+                playbook,
+                extra_vars: Vec::new(),
+                check,
+                yes,
+                hosts,
+            };
+            purge::here(&global, &args, outside)
+        }
+    }
 }
 
 fn host_of(order: &HostOrder) -> Result<engine::Host, Failure> {

@@ -18,6 +18,7 @@ pub(super) fn nobody() -> Terminal {
         user: String::new(),
         cancel: CancellationToken::new(),
         screen: None,
+        instead: None,
     }
 }
 

@@ -8,11 +8,23 @@ use super::args::{Global, Output, PurgeArgs};
 use super::exit::Failure;
 use super::rollback::whole;
 use super::run::{Stage, interrupt, runtime, stage};
-use super::{Done, exit, locate};
+use super::{Done, exit, fleet, locate};
 use crate::engine::{PurgeEnd, PurgePlan};
 use crate::modules::files::human_bytes;
 
 pub(super) fn purge(global: &Global, args: &PurgeArgs) -> Done {
+    if !args.hosts.inventory.is_empty() {
+        return fleet::purge(global, args);
+    }
+    here(global, args, None).map(ExitCode::from)
+}
+
+/// Deletes what lies in quarantine on this host; returns the exit code.
+pub(super) fn here(
+    global: &Global,
+    args: &PurgeArgs,
+    outside: Option<locate::Outside>,
+) -> Result<u8, Failure> {
     let playbook = whole(&args.playbook, &args.extra_vars);
     let Stage {
         engine,
@@ -22,13 +34,16 @@ pub(super) fn purge(global: &Global, args: &PurgeArgs) -> Done {
         global,
         &playbook,
         args.yes,
-        locate::More::checking(args.check),
+        locate::More {
+            outside,
+            ..locate::More::checking(args.check)
+        },
     )?;
     if args.check {
         let plan = engine.plan_purge()?;
         show(global, &plan);
         return match plan.refusals.is_empty() {
-            true => Ok(ExitCode::SUCCESS),
+            true => Ok(0),
             false => Err(not_verified(&plan.refusals)),
         };
     }
@@ -53,7 +68,7 @@ pub(super) fn purge(global: &Global, args: &PurgeArgs) -> Done {
         PurgeEnd::Failed => exit::TASK_FAILED,
         PurgeEnd::Interrupted => exit::INTERRUPTED,
     };
-    Ok(ExitCode::from(code))
+    Ok(code)
 }
 
 fn show(global: &Global, plan: &PurgePlan) {

@@ -6,13 +6,29 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Global, Output, ResolveArgs};
+use super::exit::Failure;
 use super::plan::nobody;
-use super::{Done, locate};
+use super::{Done, fleet, locate};
 use crate::state::Answer;
 
 pub(super) fn resolve(global: &Global, args: &ResolveArgs) -> Done {
+    if !args.hosts.inventory.is_empty() {
+        return fleet::resolve(global, args);
+    }
+    here(global, args, None).map(ExitCode::from)
+}
+
+/// Notes an answer on this host; returns the exit code.
+pub(super) fn here(
+    global: &Global,
+    args: &ResolveArgs,
+    outside: Option<locate::Outside>,
+) -> Result<u8, Failure> {
     let cancel = CancellationToken::new();
-    let more = locate::More::default();
+    let more = locate::More {
+        outside,
+        ..locate::More::default()
+    };
     let engine = locate::engine(global, &args.playbook, nobody(), cancel, more)?;
     let answer = if args.done {
         Answer::Done
@@ -41,5 +57,5 @@ pub(super) fn resolve(global: &Global, args: &ResolveArgs) -> Done {
             })
         ),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }

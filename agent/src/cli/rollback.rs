@@ -5,12 +5,25 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::args::{Global, Output, PlaybookArgs, RollbackArgs};
+use super::exit::Failure;
 use super::run::{Stage, interrupt, runtime, stage};
-use super::{Done, exit, locate, screen};
+use super::{Done, exit, fleet, locate, screen};
 use crate::engine::{Accepted, RollbackEnd};
 use crate::report::rollback;
 
 pub(super) fn rollback(global: &Global, args: &RollbackArgs) -> Done {
+    if !args.hosts.inventory.is_empty() {
+        return fleet::rollback(global, args);
+    }
+    here(global, args, None).map(ExitCode::from)
+}
+
+/// Takes a playbook back on this host; returns the exit code.
+pub(super) fn here(
+    global: &Global,
+    args: &RollbackArgs,
+    outside: Option<locate::Outside>,
+) -> Result<u8, Failure> {
     let Stage {
         engine,
         events,
@@ -19,7 +32,10 @@ pub(super) fn rollback(global: &Global, args: &RollbackArgs) -> Done {
         global,
         &whole(&args.playbook, &args.extra_vars),
         args.yes,
-        locate::More::checking(args.check),
+        locate::More {
+            outside,
+            ..locate::More::checking(args.check)
+        },
     )?;
     let accepted = Accepted {
         tasks: args.accept.clone(),
@@ -36,7 +52,7 @@ pub(super) fn rollback(global: &Global, args: &RollbackArgs) -> Done {
             Output::Json => println!("{}", json!({"v": 1, "rollback": plan})),
         }
         let possible = plan.refusals().is_empty();
-        return Ok(ExitCode::from(if possible { 0 } else { exit::DECISION }));
+        return Ok(if possible { 0 } else { exit::DECISION });
     }
     let end = runtime()?.block_on(async {
         tokio::spawn(interrupt(cancel));
@@ -66,12 +82,12 @@ pub(super) fn rollback(global: &Global, args: &RollbackArgs) -> Done {
             );
         }
     }
-    Ok(ExitCode::from(match end {
+    Ok(match end {
         RollbackEnd::Done | RollbackEnd::Nothing => 0,
         RollbackEnd::Refused(_) => exit::DECISION,
         RollbackEnd::Failed => exit::TASK_FAILED,
         RollbackEnd::Interrupted => exit::INTERRUPTED,
-    }))
+    })
 }
 
 /// A playbook with all its tasks.

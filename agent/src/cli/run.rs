@@ -110,6 +110,7 @@ pub(super) fn stage(
         user: operator.user.clone(),
         cancel: cancel.clone(),
         screen: (global.output == Output::Text).then(|| Arc::clone(&shown)),
+        instead: None,
     };
     let host = match &more.outside {
         Some(outside) => outside.host.name.clone(),

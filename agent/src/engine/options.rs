@@ -1,6 +1,7 @@
 //! What a run is told from outside.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -101,4 +102,13 @@ pub struct RunOptions {
     pub confirm: Arc<dyn Confirm>,
     /// Fires on SIGINT and SIGTERM.
     pub cancel: CancellationToken,
+    /// When this file is there, the run ends as if interrupted, but behind the task that it is at.
+    pub drain: Option<PathBuf>,
+}
+
+impl RunOptions {
+    /// Whether no further task is to begin.
+    pub(super) fn is_to_end(&self) -> bool {
+        self.cancel.is_cancelled() || self.drain.as_ref().is_some_and(|file| file.exists())
+    }
 }

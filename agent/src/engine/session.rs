@@ -173,7 +173,7 @@ impl<'p> Session<'p> {
     fn items<'a>(&'a mut self, items: &'p [Item], frame: &'a Frame<'p>) -> Walk<'a> {
         Box::pin(async move {
             for item in items {
-                if self.engine.options.cancel.is_cancelled() {
+                if self.engine.options.is_to_end() {
                     return Err(Stop::Interrupted);
                 }
                 let flow = match item {

@@ -113,6 +113,41 @@ pub struct Playbook {
     pub plays: Vec<Play>,
     /// Every file that was read: the playbook, includes, variables.
     pub sources: Vec<Arc<SourceFile>>,
+    /// Keywords that would mean something if there were several hosts.
+    pub fleet_only: Vec<FleetOnly>,
+}
+
+/// A keyword that makes no difference where there is one host, and is not supported where there are more.
+#[derive(Debug, Clone)]
+pub struct FleetOnly {
+    /// Where it stands.
+    pub at: Location,
+    /// The keyword.
+    pub keyword: &'static str,
+    /// What to do instead.
+    pub help: &'static str,
+}
+
+/// How a play goes over several hosts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Fleet {
+    /// `serial`: the sizes of batches, of which the last one repeats; empty: all hosts are one batch.
+    pub serial: Vec<Batch>,
+    /// Where `serial` stands.
+    pub serial_at: Option<Location>,
+    /// `any_errors_fatal`.
+    pub any_errors_fatal: bool,
+    /// `max_fail_percentage`, 0 to 100.
+    pub max_fail_percentage: Option<f64>,
+}
+
+/// The size of a batch of hosts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Batch {
+    /// So many; 0 is all that are left.
+    Hosts(usize),
+    /// So many in a hundred of all, rounded down, but one at least.
+    Percent(f64),
 }
 
 /// Hosts and tasks.
@@ -124,6 +159,8 @@ pub struct Play {
     pub at: Location,
     /// Host pattern.
     pub hosts: Node,
+    /// How it goes over several hosts.
+    pub fleet: Fleet,
     /// `vars`.
     pub vars: Vars,
     /// Contents of `vars_files`, later files win.

@@ -289,12 +289,14 @@ impl Fleet {
     ) -> Result<(), RemoteError> {
         let script = format!(
             "{}; D=\"$B/bin/{sha}\"; P=\"$D/.partial-$$\"; umask 022; mkdir -p \"$D\" || exit 9; \
-             trap 'rm -f \"$P\"' EXIT; cat > \"$P\" || exit 9; \
-             printf '%s  %s\\n' {sha} \"$P\" | sha256sum -c - >/dev/null || exit 9; \
+             trap 'rm -f \"$P\"' EXIT; H=$(tee \"$P\" | sha256sum); \
+             if [ \"$(wc -c < \"$P\")\" -ne {size} ]; then exit 9; fi; \
+             if [ \"${{H%% *}}\" != {sha} ]; then echo 'it arrived damaged' >&2; exit 9; fi; \
              chmod 755 \"$P\" || exit 9; \"$P\" --version || exit 8; sync \"$P\" || exit 9; mv -f \"$P\" \"$A\" || exit 9; \
              trap - EXIT",
             self.prelude(wire),
-            sha = self.agent_sha256
+            sha = self.agent_sha256,
+            size = self.agent.len(),
         );
         let (code, stdout, stderr) = self
             .send(wire, &script, "the agent", &self.agent, say)
@@ -369,12 +371,14 @@ impl Fleet {
         ))
     }
 
-    /// Asks the newest run of a host to end cleanly. Returns whether there was one at work.
+    /// Asks the newest run of a host to end cleanly, at once or behind the task that it is at, and waits for
+    /// it. Returns whether there was one at work.
     ///
     /// # Errors
     /// The host cannot be reached, or the agent there says no.
-    pub async fn stop(&self, wire: &Wire) -> Result<bool, RemoteError> {
-        let value = answer(&self.ask(wire, "stop", None).await?)?;
+    pub async fn stop(&self, wire: &Wire, after_task: bool) -> Result<bool, RemoteError> {
+        let how: &[&str] = if after_task { &["--after-task"] } else { &[] };
+        let value = answer(&self.ask(wire, "stop", how).await?)?;
         Ok(value["was_at_work"] == true)
     }
 
@@ -387,7 +391,7 @@ impl Fleet {
         wire: &Wire,
         state_dir: Option<&str>,
     ) -> Result<Option<Vec<u8>>, RemoteError> {
-        let archive = self.ask(wire, "fetch", state_dir).await?;
+        let archive = self.ask(wire, "fetch", &of_state(state_dir)).await?;
         if archive.first() == Some(&b'{') {
             return answer(&archive).map(|_| None);
         }
@@ -404,7 +408,7 @@ impl Fleet {
         wire: &Wire,
         state_dir: Option<&str>,
     ) -> Result<Option<Value>, RemoteError> {
-        let value = answer(&self.ask(wire, "status", state_dir).await?)?;
+        let value = answer(&self.ask(wire, "status", &of_state(state_dir)).await?)?;
         Ok(Some(value["status"].clone()).filter(|status| !status.is_null()))
     }
 
@@ -414,12 +418,9 @@ impl Fleet {
         &self,
         wire: &Wire,
         question: &str,
-        state_dir: Option<&str>,
+        more: &[&str],
     ) -> Result<Vec<u8>, RemoteError> {
-        let mut words = vec![question, "--name", &self.name];
-        if let Some(dir) = state_dir {
-            words.extend(["--state", dir]);
-        }
+        let words = [&[question, "--name", &self.name], more].concat();
         let script = self.on_host(wire, &words);
         let said = wire.run(&script, b"").await?.stdout;
         match serde_json::from_slice::<Value>(&said) {
@@ -431,6 +432,11 @@ impl Fleet {
             _ => Ok(said),
         }
     }
+}
+
+/// The words that name another place of the state.
+fn of_state(dir: Option<&str>) -> Vec<&str> {
+    dir.map_or_else(Vec::new, |dir| vec!["--state", dir])
 }
 
 /// The connection was closed: by the line's end, or by a script that had nothing more to say.

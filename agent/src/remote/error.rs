@@ -168,6 +168,9 @@ impl RemoteError {
                 "a login script that prints something, or a forced command, may stand between: `ssh \
                  HOST true` must print nothing"
             }
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                "what runs as root (`--become`) is asked about as root, too"
+            }
             Self::Io { .. } => return None,
             Self::Bundle { .. } => {
                 "a run on other hosts takes the whole folder of the playbook with it: give the playbook \

@@ -72,25 +72,29 @@ impl Base {
     }
 
     /// The newest job of a playbook.
-    #[must_use]
-    pub fn newest(&self, name: &str) -> Option<Job> {
-        self.all(name).pop()
+    ///
+    /// # Errors
+    /// They cannot be listed: root's jobs are root's alone.
+    pub fn newest(&self, name: &str) -> Result<Option<Job>, RemoteError> {
+        Ok(self.all(name)?.pop())
     }
 
     /// All of them, oldest first: ids begin with the time.
-    fn all(&self, name: &str) -> Vec<Job> {
-        let listed = fs::read_dir(self.jobs(name))
-            .into_iter()
-            .flatten()
-            .flatten();
+    fn all(&self, name: &str) -> Result<Vec<Job>, RemoteError> {
+        let folder = self.jobs(name);
+        let listed = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed.map_err(RemoteError::io("list", &folder))?,
+        };
         let mut jobs: Vec<Job> = listed
+            .flatten()
             .map(|entry| Job {
                 dir: entry.path(),
                 id: entry.file_name().to_string_lossy().into_owned(),
             })
             .collect();
         jobs.sort_by(|a, b| a.id.cmp(&b.id));
-        jobs
+        Ok(jobs)
     }
 
     /// Begins a run that is on its own from then on. Returns `None` where the bundle is not here yet.
@@ -127,7 +131,7 @@ impl Base {
         {
             return Err(at_work(error.to_string()));
         }
-        if let Some(last) = self.newest(name)
+        if let Some(last) = self.newest(name)?
             && last.is_at_work()
         {
             return Err(at_work(format!(
@@ -144,7 +148,7 @@ impl Base {
             let _ = fs::remove_dir_all(&job.dir);
             return Err(error);
         }
-        let mut old = self.all(name);
+        let mut old = self.all(name)?;
         old.truncate(old.len().saturating_sub(KEPT));
         for job in old {
             // Only what it said: its run is in the state.
@@ -361,19 +365,31 @@ impl Job {
         }
     }
 
-    /// Asks the run to end cleanly, and waits for it. Returns whether there was one.
+    /// The file whose presence ends the run behind the task that it is at.
+    #[must_use]
+    pub fn drain(&self) -> PathBuf {
+        self.dir.join("drain")
+    }
+
+    /// Asks the run to end cleanly, at once or behind the task that it is at, and waits for it. Returns
+    /// whether there was one.
     ///
     /// # Errors
     /// The system refuses.
-    pub fn stop(&self) -> Result<bool, RemoteError> {
+    pub fn stop(&self, after_task: bool) -> Result<bool, RemoteError> {
         while self.takes_off() == Some(true) {
             std::thread::sleep(LOOK);
         }
         let Some(pid) = self.worker() else {
             return Ok(false);
         };
-        kill(pid, Signal::SIGTERM)
-            .map_err(|errno| RemoteError::io("stop", &self.dir)(errno.into()))?;
+        if after_task {
+            let file = self.drain();
+            fs::write(&file, b"").map_err(RemoteError::io("write", &file))?;
+        } else {
+            kill(pid, Signal::SIGTERM)
+                .map_err(|errno| RemoteError::io("stop", &self.dir)(errno.into()))?;
+        }
         while self.worker() == Some(pid) {
             std::thread::sleep(LOOK);
         }

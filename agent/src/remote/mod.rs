@@ -24,6 +24,6 @@ mod state_copy;
 pub use bundle::{Bundle, unpack};
 pub use drive::{Fleet, HostEnd, Said, Work};
 pub use error::RemoteError;
-pub use order::{HostOrder, ORDER_VERSION, Order};
+pub use order::{Deed, HostOrder, ORDER_VERSION, Order};
 pub use ssh::{Become, Target, Wire};
 pub use state_copy::{Copied, store};

@@ -8,7 +8,29 @@ use serde_json::{Map, Value};
 /// Version of [`Order`]; an agent refuses another one.
 pub const ORDER_VERSION: u32 = 1;
 
-/// A run that a host is to do. It holds variables, and with them secrets: it travels on standard input, and
+/// What a host is to do with a playbook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    /// Run it.
+    Run,
+    /// Note an operator's answer about a task; why is the order's reason.
+    Resolve {
+        /// The task.
+        task: String,
+        /// Its effect is there; else it is to run again.
+        done: bool,
+    },
+    /// Take it back.
+    Rollback {
+        /// Tasks that were taken back by hand.
+        accept: Vec<String>,
+    },
+    /// Delete what lies in quarantine.
+    Purge,
+}
+
+/// A run, or something else, that a host is to do. It holds variables, and with them secrets: it travels on standard input, and
 /// the file that keeps it until the run has read it is the owner's alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Order {
@@ -18,6 +40,8 @@ pub struct Order {
     pub bundle: String,
     /// The playbook, relative to the bundle.
     pub playbook: String,
+    /// What is to be done.
+    pub deed: Deed,
     /// The host, as the inventory describes it.
     pub host: HostOrder,
     /// `-e`.
@@ -40,6 +64,10 @@ pub struct Order {
     pub reason: Option<String>,
     /// Where the state is instead of `state` below the agent's folder.
     pub state_dir: Option<String>,
+    /// Passwords for what is encrypted in the playbook's files.
+    pub vault_passwords: Vec<String>,
+    /// What the controller has decrypted of it: secrets that the host must not write down.
+    pub revealed: Vec<String>,
     /// Who asks, and from where: `alice on laptop`.
     pub operator: String,
 }

@@ -196,12 +196,14 @@ impl Wire {
 
     /// A shell script on the host, as root where that was asked for; all three streams are pipes.
     fn script(&self, script: &str) -> Command {
-        let as_root = match &self.r#become {
-            Become::No => None,
-            Become::Sudo => Some("sudo -n --"),
-            Become::SudoWithPassword(_) => Some("sudo -S -p '' --"),
+        let script = format!("sh -c {}", quoted(script));
+        let line = match &self.r#become {
+            Become::No => format!("exec {script}"),
+            Become::Sudo => format!("sudo -n -- {script}"),
+            Become::SudoWithPassword(_) => {
+                format!("exec sh -c {}", quoted(&with_password(&script)))
+            }
         };
-        let line = format!("{} sh -c {}", as_root.unwrap_or("exec"), quoted(script));
         let mut command = if self.target.local {
             let mut shell = Command::new("sh");
             shell.args(["-c", &line]);
@@ -290,6 +292,17 @@ impl Wire {
         // There may be none any more.
         let _ = ssh.status().await;
     }
+}
+
+/// What runs a command by a sudo whose password is the first line of standard input. A wrong password is
+/// tried once: sudo's next try would be a line that is meant for the command, or wait for one that never
+/// comes. Where sudo does not ask, as it need not or remembers, the command must not see the password either.
+fn with_password(command: &str) -> String {
+    format!(
+        "IFS= read -r P; printf '%s\\n' \"$P\" | sudo -S -p '' -- true || exit 1; \
+         if sudo -n -- true 2>/dev/null; then sudo -n -- {command}; \
+         else {{ printf '%s\\n' \"$P\"; cat; }} | sudo -S -p '' -- {command}; fi"
+    )
 }
 
 /// The last line that says something.

@@ -27,6 +27,12 @@ struct Arguments {
     /// Servers, containers, connections, the Docker daemon and disks fail; at scale M, unless `--scale`.
     #[arg(long)]
     faults: bool,
+    /// So many cases of one to three faults at random moments between a controller and two hosts.
+    #[arg(long, value_name = "CASES")]
+    hosts: Option<u64>,
+    /// The migration over SSH on two hosts side by side; at scale M, unless `--scale`.
+    #[arg(long)]
+    over_ssh: bool,
     /// Every state that a power loss may leave a disk in.
     #[arg(long)]
     power_loss: bool,
@@ -36,7 +42,7 @@ struct Arguments {
     /// Seed of what is random.
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// The random case to begin with.
+    /// The random case to begin with, of `--random` and `--hosts`.
     #[arg(long, default_value_t = 0)]
     case: u64,
     /// The record to begin with.
@@ -58,6 +64,8 @@ struct Arguments {
 
 /// Kills at random moments in the full proof.
 const RANDOM_CASES: u64 = 200;
+/// Random faults between hosts in the full proof.
+const HOST_CASES: u64 = 100;
 /// Every how many-th random case is at scale M.
 const LARGER_EVERY: u64 = 5;
 
@@ -66,7 +74,7 @@ fn main() -> ExitCode {
     match cases(&arguments) {
         Ok(cases) if cases.is_empty() => {
             eprintln!(
-                "crash: nothing to run: --all, --records, --pods, --random N, --faults, --power-loss (see --help)"
+                "crash: nothing to run: --all, --records, --pods, --random N, --faults, --hosts N, --over-ssh, --power-loss (see --help)"
             );
             ExitCode::FAILURE
         }
@@ -126,6 +134,15 @@ fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
         cases.extend(crash::full_disks());
         cases.extend(crash::daemon_restarts(scale));
         cases.extend(crash::server_faults(scale));
+    }
+    if arguments.over_ssh || arguments.all {
+        let scale = arguments.scale.unwrap_or(Scale::M);
+        cases.push(crash::migrations_over_ssh(scale));
+    }
+    if let Some(count) = arguments.hosts.or(arguments.all.then_some(HOST_CASES)) {
+        let (seed, first) = (arguments.seed, arguments.case);
+        println!("faults between hosts: seed {seed}");
+        cases.extend(crash::faults_between_hosts(seed, first, first + count));
     }
     if arguments.power_loss || arguments.all {
         cases.extend(crash::power_losses(arguments.seed, None));

@@ -46,7 +46,17 @@ impl Ansible {
     /// `ansible-playbook` without any configuration of the host's.
     #[must_use]
     pub fn command(&self, home: &Path) -> Command {
-        let mut command = Command::new(self.bin.join("ansible-playbook"));
+        self.program("ansible-playbook", home)
+    }
+
+    /// `ansible-vault`, in the same way.
+    #[must_use]
+    pub fn vault(&self, home: &Path) -> Command {
+        self.program("ansible-vault", home)
+    }
+
+    fn program(&self, name: &str, home: &Path) -> Command {
+        let mut command = Command::new(self.bin.join(name));
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -5,7 +5,9 @@
 
 mod daemon;
 mod disk;
+mod far;
 mod faults;
+mod hosts;
 mod journal;
 mod leg;
 mod pause;
@@ -19,7 +21,9 @@ mod strike;
 
 pub use daemon::{daemon_restart, daemon_restarts};
 pub use disk::{Full, full_disk, full_disks};
+pub use far::migrations_over_ssh;
 pub use faults::{Blow, SCENES, server_fault, server_faults};
+pub use hosts::faults_between_hosts;
 pub use journal::Tasks;
 pub use leg::{Fire, Leg, Watched};
 pub use pods::kills_in_pods;

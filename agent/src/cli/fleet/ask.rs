@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use serde_json::{Map, Value, json};
 
 use super::super::args::{Global, HostsArgs, Output};
+use super::super::rollback::whole;
 use super::super::vault::vault;
 use super::super::{Done, run};
 use super::choose::{Chosen, choose};
 use super::wires::Wires;
-use super::{bare, fleet, worst};
+use super::{fleet, worst};
 use crate::event::EVENT_VERSION;
 use crate::remote::{Fleet, RemoteError, Wire};
 
@@ -22,7 +23,7 @@ pub(super) fn every(
     hosts: &HostsArgs,
     ask: impl AsyncFn(&Fleet, &Wire, &Chosen) -> Result<(Value, String), RemoteError>,
 ) -> Done {
-    let chosen = choose(&bare(playbook), hosts, &Map::new(), &vault(global)?)?;
+    let chosen = choose(&whole(playbook, &[]), hosts, &Map::new(), &vault(global)?)?.hosts;
     let fleet = fleet(playbook, hosts)?;
     let wires = Wires::new(hosts, &chosen)?;
     let widths = chosen.iter().map(|chosen| chosen.host.name.len());

@@ -7,10 +7,11 @@ use serde_json::{Map, Value};
 use super::super::args::{HostsArgs, PlaybookArgs};
 use super::super::exit::Failure;
 use super::super::locate;
+use super::batches::Batches;
 use crate::engine::root_asked_for;
 use crate::inventory::Inventory;
 use crate::playbook::KnownNames;
-use crate::playbook::model::{NodeKind, Play};
+use crate::playbook::model::{FleetOnly, NodeKind, Play};
 use crate::remote::{HostOrder, Target};
 use crate::source::Problem;
 use crate::vault::Vault;
@@ -40,16 +41,25 @@ impl Chosen {
     }
 }
 
-/// Reads the inventory and finds the hosts that a play is for, in the inventory's order.
+/// The hosts of a command, and how a run goes over them.
+pub(super) struct Choice {
+    /// In the inventory's order.
+    pub hosts: Vec<Chosen>,
+    /// What the plays say about several hosts.
+    pub batches: Batches,
+}
+
+/// Reads the inventory and finds the hosts that a play is for.
 pub(super) fn choose(
     args: &PlaybookArgs,
     hosts: &HostsArgs,
     extra: &Map<String, Value>,
     vault: &Vault,
-) -> Result<Vec<Chosen>, Failure> {
+) -> Result<Choice, Failure> {
     let inventory = Inventory::read(&hosts.inventory).map_err(Failure::Problems)?;
     let checked = locate::playbook_with(args, extra, &known_names(&inventory, extra), vault)?;
     let playbook = &checked.playbook.plays;
+    let batches = Batches::of(playbook).map_err(Failure::Problems)?;
     let mut plays = plays_by_host(playbook, &inventory)?;
     if let Some(limit) = &hosts.limit {
         let limit = inventory.select(limit).map_err(|error| {
@@ -106,7 +116,15 @@ pub(super) fn choose(
         };
         chosen.push(Chosen { host, target });
     }
-    Ok(chosen)
+    let unfit = &checked.playbook.fleet_only;
+    if chosen.len() > 1 && !unfit.is_empty() {
+        let problems = unfit.iter().map(FleetOnly::problem);
+        return Err(Failure::Problems(problems.collect()));
+    }
+    Ok(Choice {
+        hosts: chosen,
+        batches,
+    })
 }
 
 /// Names that `-e` or the inventory defines, for whichever host.

@@ -3,23 +3,28 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::super::args::{Global, HostsArgs, Output};
 use super::super::exit;
 use super::super::{Done, locate, run, screen};
 use super::ask::tell_error;
-use super::choose::Chosen;
+use super::choose::{Choice, Chosen};
 use super::wires::Wires;
 use super::worst;
 use crate::event::{EVENT_VERSION, Event, Stats};
 use crate::remote::{Fleet, HostEnd, RemoteError, Said, Wire, Work, store};
 use crate::report::fleet::{self as view, figures};
 use crate::report::style::Ink;
+
+/// Pause until a run that is to end is told so again.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a host came to.
 struct End {
@@ -35,10 +40,11 @@ pub(super) fn every(
     global: &Global,
     playbook: &Path,
     hosts: &HostsArgs,
-    chosen: &[Chosen],
+    choice: &Choice,
     fleet: Fleet,
     work: impl Fn(&Chosen) -> Option<Work>,
 ) -> Done {
+    let chosen = &choice.hosts;
     let wires = Wires::new(hosts, chosen)?;
     let names: Vec<String> = chosen
         .iter()
@@ -51,8 +57,7 @@ pub(super) fn every(
     let ends = run::runtime()?.block_on(async {
         tokio::spawn(run::interrupt(cancel.clone()));
         let turns = Arc::new(Semaphore::new(usize::from(hosts.forks)));
-        let mut at_work = Vec::new();
-        for chosen in chosen {
+        let follow = |chosen: &Chosen, fatal: &CancellationToken| {
             let follower = Follower {
                 host: chosen.host.name.clone(),
                 wire: wires.to(chosen),
@@ -64,17 +69,33 @@ pub(super) fn every(
                 stats: Mutex::new(None),
             };
             let (turns, cancel, work) = (Arc::clone(&turns), cancel.clone(), work(chosen));
-            at_work.push(tokio::spawn(async move {
+            let fatal = choice.batches.any_errors_fatal.then(|| fatal.clone());
+            tokio::spawn(async move {
                 let _turn = turns.acquire().await;
                 tokio::select! {
-                    end = follower.to_the_end(work) => Some(end),
+                    end = follower.visit(work, fatal) => Some(end),
                     () = cancel.cancelled() => None,
                 }
-            }));
-        }
-        let mut ends = Vec::new();
-        for task in at_work {
-            ends.push(task.await.ok().flatten());
+            })
+        };
+        let mut ends: Vec<Option<End>> = Vec::new();
+        let mut enough: Option<String> = None;
+        for batch in choice.batches.ranges(chosen.len()) {
+            let hosts = &chosen[batch.clone()];
+            if let Some(why) = &enough {
+                ends.extend(hosts.iter().map(|chosen| Some(End::not_begun(chosen, why))));
+                continue;
+            }
+            let fatal = CancellationToken::new();
+            let at_work: Vec<_> = hosts.iter().map(|chosen| follow(chosen, &fatal)).collect();
+            for task in at_work {
+                ends.push(task.await.ok().flatten());
+            }
+            let failed = ends[batch].iter().flatten().filter(|end| end.code != 0);
+            enough = choice.batches.enough(failed.count(), hosts.len());
+            if cancel.is_cancelled() {
+                enough = Some("this controller was ended".to_owned());
+            }
         }
         ends
     });
@@ -114,6 +135,18 @@ fn finish(
     Ok(ExitCode::from(worst(&codes)))
 }
 
+impl End {
+    /// A host that is left alone. What it is left alone for has its own exit code.
+    fn not_begun(chosen: &Chosen, why: &str) -> Self {
+        Self {
+            host: chosen.host.name.clone(),
+            ink: Ink::Change,
+            text: format!("not begun: {why}"),
+            code: 0,
+        }
+    }
+}
+
 /// Follows one host.
 struct Follower {
     host: String,
@@ -127,6 +160,46 @@ struct Follower {
 }
 
 impl Follower {
+    /// Follows it to the end. `fatal` fires when another host failed and errors are fatal, and is fired when
+    /// this one does: a run that has begun then ends behind the task that it is at.
+    async fn visit(&self, work: Option<Work>, fatal: Option<CancellationToken>) -> End {
+        let Some(fatal) = fatal else {
+            return self.to_the_end(work).await;
+        };
+        if fatal.is_cancelled() {
+            return self.end(Ink::Change, "not begun: another host failed".to_owned(), 0);
+        }
+        let drain = async {
+            fatal.cancelled().await;
+            self.tell(
+                Ink::Change,
+                "another host failed (`any_errors_fatal`): this run ends behind its task",
+            );
+            // Its run may have yet to begin, and the line may be down: until the run has ended.
+            loop {
+                let _ = self.fleet.stop(&self.wire, true).await;
+                sleep(SAY_AGAIN).await;
+            }
+        };
+        let end = tokio::select! {
+            end = self.to_the_end(work) => end,
+            end = drain => end,
+        };
+        if end.code != 0 {
+            fatal.cancel();
+        }
+        end
+    }
+
+    fn end(&self, ink: Ink, text: String, code: u8) -> End {
+        End {
+            host: self.host.clone(),
+            ink,
+            text,
+            code,
+        }
+    }
+
     async fn to_the_end(&self, work: Option<Work>) -> End {
         self.screen.at(&self.host, "connecting");
         let say = |said: Said| self.say(said);
@@ -247,7 +320,11 @@ impl Follower {
                     text("help")
                 ),
             ),
-            Some("decision_needed") => {
+            Some("resolved") => self.tell(
+                Ink::Good,
+                &format!("recorded: {} is `{}`", text("task"), text("answer")),
+            ),
+            Some("decision_needed" | "rollback_refused") => {
                 for task in value["tasks"].as_array().into_iter().flatten() {
                     let words =
                         [&task["task"], &task["why"]].map(|word| word.as_str().unwrap_or(""));
@@ -270,6 +347,7 @@ impl Follower {
             format!("{outcome}: {}", figures(&stats))
         });
         let (ink, text, code) = match end {
+            HostEnd::Exit(0) if figures.is_empty() => (Ink::Good, "done".to_owned(), 0),
             HostEnd::Exit(0) => (Ink::Good, figures, 0),
             HostEnd::Exit(code) if figures.is_empty() => {
                 (Ink::Bad, format!("ended with exit code {code}"), *code)
@@ -299,11 +377,6 @@ impl Follower {
                 )
             }
         };
-        End {
-            host: self.host.clone(),
-            ink,
-            text,
-            code,
-        }
+        self.end(ink, text, code)
     }
 }

@@ -1,6 +1,7 @@
-//! Playbooks on other hosts: `run -i`, `attach`, `stop`, `status -i`.
+//! Playbooks on other hosts: `run`, `resolve`, `rollback`, `purge` and `status` with `-i`, `attach`, `stop`.
 
 mod ask;
+mod batches;
 mod choose;
 mod follow;
 mod wires;
@@ -10,22 +11,100 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::args::{FleetArgs, Global, HostsArgs, PlaybookArgs, RunArgs, StatusArgs};
+use super::args::{
+    FleetArgs, Global, HostsArgs, PlaybookArgs, PurgeArgs, ResolveArgs, RollbackArgs, RunArgs,
+    StatusArgs, StopArgs,
+};
 use super::exit::{self, Failure};
+use super::rollback::whole;
 use super::vault::vault;
 use super::{Done, extra_vars, locate};
 use crate::engine::{playbook_name, run_id};
-use crate::remote::{Bundle, Fleet, ORDER_VERSION, Order, RemoteError, Work};
+use crate::remote::{Bundle, Deed, Fleet, ORDER_VERSION, Order, RemoteError, Work};
 use crate::state::fingerprint::sha256_hex;
 use ask::in_short;
-use choose::{Chosen, choose};
+use batches::Batches;
+use choose::{Choice, Chosen, choose};
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
+    let told = Told {
+        deed: Deed::Run,
+        check: args.check,
+        diff: args.diff,
+        no_checkpoint: args.no_checkpoint,
+        yes: args.yes,
+        redo: &args.redo,
+        reason: args.reason.as_deref(),
+    };
+    order(global, &args.playbook, &args.hosts, &told)
+}
+
+pub(super) fn resolve(global: &Global, args: &ResolveArgs) -> Done {
+    let told = Told {
+        reason: Some(&args.reason),
+        ..Told::of(Deed::Resolve {
+            task: args.task.clone(),
+            done: args.done,
+        })
+    };
+    order(global, &args.playbook, &args.hosts, &told)
+}
+
+pub(super) fn rollback(global: &Global, args: &RollbackArgs) -> Done {
+    let told = Told {
+        check: args.check,
+        yes: args.yes,
+        reason: args.reason.as_deref(),
+        ..Told::of(Deed::Rollback {
+            accept: args.accept.clone(),
+        })
+    };
+    let playbook = whole(&args.playbook, &args.extra_vars);
+    order(global, &playbook, &args.hosts, &told)
+}
+
+pub(super) fn purge(global: &Global, args: &PurgeArgs) -> Done {
+    let told = Told {
+        check: args.check,
+        yes: args.yes,
+        ..Told::of(Deed::Purge)
+    };
+    let playbook = whole(&args.playbook, &args.extra_vars);
+    order(global, &playbook, &args.hosts, &told)
+}
+
+/// What all hosts are told alike.
+struct Told<'a> {
+    deed: Deed,
+    check: bool,
+    diff: bool,
+    no_checkpoint: bool,
+    yes: bool,
+    redo: &'a [String],
+    reason: Option<&'a str>,
+}
+
+impl Told<'_> {
+    fn of(deed: Deed) -> Self {
+        Self {
+            deed,
+            check: false,
+            diff: false,
+            no_checkpoint: false,
+            yes: false,
+            redo: &[],
+            reason: None,
+        }
+    }
+}
+
+/// Has every host do it, and follows it there.
+fn order(global: &Global, playbook: &PlaybookArgs, hosts: &HostsArgs, told: &Told<'_>) -> Done {
     let vault = vault(global)?;
-    let extra = extra_vars::read(&args.playbook.extra_vars, &vault)?;
-    let chosen = choose(&args.playbook, &args.hosts, &extra, &vault)?;
-    let playbook = &args.playbook.playbook;
-    let bundle = Arc::new(Bundle::of(playbook).map_err(|error| failure(&error))?);
+    let extra = extra_vars::read(&playbook.extra_vars, &vault)?;
+    let choice = choose(playbook, hosts, &extra, &vault)?;
+    let path = &playbook.playbook;
+    let bundle = Arc::new(Bundle::of(path).map_err(|error| failure(&error))?);
     let operator = locate::operator();
     let job = run_id();
     let work = |chosen: &Chosen| {
@@ -33,17 +112,20 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
             v: ORDER_VERSION,
             bundle: bundle.sha256.clone(),
             playbook: bundle.playbook.clone(),
+            deed: told.deed.clone(),
             host: chosen.host.clone(),
             extra_vars: extra.clone(),
-            tags: args.playbook.tags.clone(),
-            skip_tags: args.playbook.skip_tags.clone(),
-            check: args.check,
-            diff: args.diff,
-            no_checkpoint: args.no_checkpoint,
-            yes: args.yes,
-            redo: args.redo.clone(),
-            reason: args.reason.clone(),
+            tags: playbook.tags.clone(),
+            skip_tags: playbook.skip_tags.clone(),
+            check: told.check,
+            diff: told.diff,
+            no_checkpoint: told.no_checkpoint,
+            yes: told.yes,
+            redo: told.redo.to_vec(),
+            reason: told.reason.map(str::to_owned),
             state_dir: chosen.state_dir(),
+            vault_passwords: vault.passwords(),
+            revealed: vault.revealed(),
             operator: format!("{} on {}", operator.user, operator.host),
         };
         Some(Work {
@@ -52,24 +134,28 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
             job: job.clone(),
         })
     };
-    let fleet = fleet(playbook, &args.hosts)?;
-    follow::every(global, playbook, &args.hosts, &chosen, fleet, work)
+    let fleet = fleet(path, hosts)?;
+    follow::every(global, path, hosts, &choice, fleet, work)
 }
 
 pub(super) fn attach(global: &Global, args: &FleetArgs) -> Done {
     let (playbook, hosts) = (&args.playbook, &args.hosts);
-    let chosen = choose(&bare(playbook), hosts, &Map::new(), &vault(global)?)?;
+    let choice = Choice {
+        // Whatever the plays say: the runs have begun.
+        batches: Batches::default(),
+        ..choose(&whole(playbook, &[]), hosts, &Map::new(), &vault(global)?)?
+    };
     let fleet = fleet(playbook, hosts)?;
-    follow::every(global, playbook, hosts, &chosen, fleet, |_| None)
+    follow::every(global, playbook, hosts, &choice, fleet, |_| None)
 }
 
-pub(super) fn stop(global: &Global, args: &FleetArgs) -> Done {
+pub(super) fn stop(global: &Global, args: &StopArgs) -> Done {
     ask::every(
         global,
-        &args.playbook,
-        &args.hosts,
+        &args.fleet.playbook,
+        &args.fleet.hosts,
         async |fleet, wire, _| {
-            let was_at_work = fleet.stop(wire).await?;
+            let was_at_work = fleet.stop(wire, args.after_task).await?;
             let text = if was_at_work {
                 "stopped"
             } else {
@@ -100,15 +186,6 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Done {
             Ok((status.unwrap_or(Value::Null), text))
         },
     )
-}
-
-fn bare(playbook: &Path) -> PlaybookArgs {
-    PlaybookArgs {
-        playbook: playbook.to_path_buf(),
-        extra_vars: Vec::new(),
-        tags: Vec::new(),
-        skip_tags: Vec::new(),
-    }
 }
 
 /// Reads what all hosts get.

@@ -61,6 +61,11 @@ impl<'a> Fields<'a> {
             .map(|(_, node)| node.clone())
     }
 
+    /// Tells whether a key was taken.
+    pub fn is_taken(&self, key: &str) -> bool {
+        self.taken.contains(key)
+    }
+
     /// Keys that were not taken, with their places and values.
     pub fn rest(&self) -> Vec<(&'a str, &'a Location, &'a Node)> {
         self.entries

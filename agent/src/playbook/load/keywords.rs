@@ -39,6 +39,20 @@ pub(in crate::playbook) const WITHOUT_EFFECT: &[&str] = &[
     "throttle",
 ];
 
+/// What to do instead of one of [`WITHOUT_EFFECT`] where there are several hosts and it would mean something.
+pub(super) fn with_several_hosts(keyword: &str) -> Option<&'static str> {
+    Some(match keyword {
+        "any_errors_fatal" | "max_fail_percentage" => "put it on the play",
+        "run_once" => "put the task into a play of its own, with `hosts: GROUP[0]`",
+        "order" => "leave it out, and write the hosts into the inventory in this order",
+        "throttle" => "use `serial` on the play, or the option `--forks`",
+        "ignore_unreachable" => {
+            "leave it out: the other hosts go on, and the exit code 4 says that only hosts were unreachable"
+        }
+        _ => return None,
+    })
+}
+
 /// Keywords that tasks, blocks and includes share.
 pub(super) const COMMON: &[&str] = &[
     "name",

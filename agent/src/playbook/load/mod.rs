@@ -5,6 +5,7 @@
 //! [`validate`](mod@super::validate).
 
 mod fields;
+mod fleet;
 mod include;
 mod keywords;
 mod module_args;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::model::{Node, Playbook};
+use super::model::{FleetOnly, Node, Playbook};
 use super::template::Templates;
 use super::yaml;
 use crate::modules::{ModuleSpec, registry};
@@ -110,6 +111,7 @@ pub(super) fn load_what_can_be(path: &Path, options: &LoadOptions) -> Loaded {
         defined_elsewhere: HashSet::new(),
         names_incomplete: false,
         unread_tasks: Vec::new(),
+        fleet_only: Vec::new(),
     };
     let plays = loader.main_file(path);
     Loaded {
@@ -117,6 +119,7 @@ pub(super) fn load_what_can_be(path: &Path, options: &LoadOptions) -> Loaded {
             path: path.to_owned(),
             plays,
             sources: loader.sources,
+            fleet_only: loader.fleet_only,
         },
         problems: loader.problems,
         defined_elsewhere: loader.defined_elsewhere,
@@ -137,6 +140,7 @@ struct Loader<'a> {
     defined_elsewhere: HashSet<String>,
     names_incomplete: bool,
     unread_tasks: Vec<PathBuf>,
+    fleet_only: Vec<FleetOnly>,
 }
 
 impl Loader<'_> {

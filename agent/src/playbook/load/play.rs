@@ -89,6 +89,7 @@ impl Loader<'_> {
         let diff = fields.node("diff");
         let gather = fields.take("gather_facts").map(|(at, _)| at.clone());
         let gather = gather.filter(|_| fields.boolean("gather_facts") == Some(true));
+        let fleet = self.fleet(&mut fields, &vars);
         self.without_effect(&mut fields);
         let prompts = fields.nodes("vars_prompt");
         let prompts: Vec<Prompt> = prompts
@@ -148,6 +149,7 @@ impl Loader<'_> {
             name: name.unwrap_or_else(|| super::fields::scalar_text(&hosts).unwrap_or_default()),
             at: node.at.clone(),
             hosts,
+            fleet,
             vars,
             vars_files,
             environment,

@@ -122,9 +122,7 @@ impl Loader<'_> {
 
     /// Takes the keywords that make no difference here, and refuses the values that would.
     pub(super) fn without_effect(&mut self, fields: &mut Fields<'_>) {
-        for key in keywords::WITHOUT_EFFECT {
-            fields.take(key);
-        }
+        self.only_with_one_host(fields);
         let only: [(&str, &[&str], &str); 4] = [
             (
                 "become_user",
