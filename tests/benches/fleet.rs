@@ -110,12 +110,22 @@ impl Bench<'_> {
         let vars = format!("    kaapana_agent_state: /home/kaapana/state-{state}\n");
         let mut controller = Controller::with(self.network, text, &vars)?;
         controller.agent = Some(binary()?);
+        self.forget_copies()?;
         let forks = ["--forks", &self.forks];
         let since = Instant::now();
         controller
             .run(&["run"], &[&forks[..], more].concat())?
             .must_have(0)?;
         Ok(since.elapsed())
+    }
+
+    /// A copy of another state would be refused.
+    fn forget_copies(&self) -> Result<(), Box<dyn Error>> {
+        let copies = self.network.folder().join("state");
+        if copies.exists() {
+            fs::remove_dir_all(copies)?;
+        }
+        Ok(())
     }
 
     fn ssh(&self, program: &str) -> Command {
@@ -201,6 +211,7 @@ impl Bench<'_> {
         );
         let mut controller = Controller::with(self.network, text, &vars)?;
         controller.agent = Some(agent.to_path_buf());
+        self.forget_copies()?;
         let since = Instant::now();
         let more = ["--limit", &host.name];
         controller.run(&["run"], &more)?.must_have(0)?;
