@@ -115,9 +115,14 @@ impl FleetOnly {
     /// What is said where there are several hosts after all.
     #[must_use]
     pub fn problem(&self) -> Problem {
-        let message = format!("`{}` is not supported with several hosts", self.keyword);
-        Problem::new("playbook::unsupported", &self.at, message, "not supported")
-            .with_help(self.help)
+        let keyword = self.keyword;
+        Problem::new(
+            "playbook::unsupported",
+            &self.at,
+            format!("`{keyword}` is not supported with several hosts"),
+            "not supported",
+        )
+        .with_help(self.help)
     }
 }
 
