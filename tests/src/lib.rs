@@ -29,6 +29,7 @@ pub mod schema;
 pub mod server;
 pub mod site;
 pub mod slapd;
+pub mod slow_line;
 pub mod timing;
 pub mod tool;
 pub mod workplace;

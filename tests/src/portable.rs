@@ -24,8 +24,26 @@ pub fn portable_agent() -> Result<PathBuf, LabError> {
     if let Some(path) = BUILT.get() {
         return Ok(path.clone());
     }
+    let path = built(&[], |cargo| {
+        cargo
+            .env("CARGO_PROFILE_DEV_OPT_LEVEL", "0")
+            .env("CARGO_PROFILE_DEV_DEBUG", "false")
+            .env("CARGO_PROFILE_DEV_STRIP", "true");
+    })?;
+    Ok(BUILT.get_or_init(|| path).clone())
+}
+
+/// Returns the portable agent as `cargo portable` builds it for a site, which takes some minutes.
+///
+/// # Errors
+/// It does not build.
+pub fn shipped_agent() -> Result<PathBuf, LabError> {
+    built(&["--profile", "dist"], |_| ())
+}
+
+fn built(more: &[&str], adjust: impl FnOnce(&mut Command)) -> Result<PathBuf, LabError> {
     if let Some(path) = std::env::var_os(VARIABLE) {
-        return Ok(BUILT.get_or_init(|| path.into()).clone());
+        return Ok(path.into());
     }
     apt::ensure("musl-gcc", "musl-tools")?;
     let mut installed = Command::new("rustc");
@@ -38,14 +56,6 @@ pub fn portable_agent() -> Result<PathBuf, LabError> {
             "add the standard library for musl",
         )?;
     }
-    let path = build(
-        &["--package", "kaapana-agent", "--target", TARGET],
-        |cargo| {
-            cargo
-                .env("CARGO_PROFILE_DEV_OPT_LEVEL", "0")
-                .env("CARGO_PROFILE_DEV_DEBUG", "false")
-                .env("CARGO_PROFILE_DEV_STRIP", "true");
-        },
-    )?;
-    Ok(BUILT.get_or_init(|| path).clone())
+    let target = ["--package", "kaapana-agent", "--target", TARGET];
+    build(&[&target[..], more].concat(), adjust)
 }

@@ -3,12 +3,13 @@
 
 use std::error::Error;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::controller::{Controller, times};
 use lab::hosts::{Host, MERE_USER, Network};
 use lab::migration::Running;
-use serde_json::Value;
+use lab::slow_line::SlowLine;
+use serde_json::{Value, json};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -40,6 +41,39 @@ const SLOW: &str = "    - {id: first, shell: echo first >> /srv/effects}
     - {id: wait, wait_for: {path: /srv/go, timeout: 120}}
     - {id: last, shell: echo last >> /srv/effects}
 ";
+
+#[test]
+fn a_line_on_which_an_answer_takes_a_second_shows_everything() -> Outcome {
+    let mut network = Network::new()?;
+    let host = network.add("far", "bookworm", &[])?;
+    let line = SlowLine::to(&host.address, Duration::from_millis(500))?;
+    let arguments = format!(
+        "-F {} {}",
+        network.ssh_config("")?.display(),
+        line.arguments(&host.address)
+    );
+    network.set("far", &json!({"ansible_ssh_common_args": arguments}));
+    let tasks =
+        "    - {id: count, shell: echo once >> /srv/count}\n    - {id: last, command: hostname}\n";
+    let controller = Controller::new(&network, tasks, "")?;
+    let since = Instant::now();
+    let ended = controller.run(&["run"], &["-v"])?;
+    ended.must_have(0)?;
+    assert!(since.elapsed() > Duration::from_secs(5), "it is slow");
+    assert!(
+        !ended.stdout.contains("connected again"),
+        "{}",
+        ended.stdout
+    );
+    controller.copy_must_verify(&host)?;
+    controller.run(&["run"], &[])?.must_have(0)?;
+    assert_eq!(host.sh("cat /srv/count")?, "once\n");
+    assert_eq!(
+        times(&controller.journal(&host)?, "task_started", "last"),
+        1
+    );
+    Ok(())
+}
 
 #[test]
 fn a_playbook_runs_on_all_hosts_with_their_own_variables_and_once() -> Outcome {

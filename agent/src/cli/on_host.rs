@@ -2,7 +2,7 @@
 //! `on_host`, and those of the run's events.
 
 use std::io::{self, BufRead, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -19,6 +19,7 @@ use crate::remote::job::{Base, Job, until_hung_up};
 use crate::remote::{Deed, HostOrder, Order, RemoteError, unpack};
 use crate::report::status;
 use crate::source::SourceFile;
+use crate::state::fingerprint::sha256_of_file;
 use crate::state::journal::read_outline_for;
 use crate::state::{History, StateDir, archive};
 use crate::vault::Vault;
@@ -34,7 +35,7 @@ pub(super) struct OnHostArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OnHost {
-    /// Begin the run that the first line of standard input orders, unless it has begun; follow it
+    /// Begin the run that a line of standard input orders, unless it has begun; follow it
     Start {
         #[arg(long)]
         name: String,
@@ -42,6 +43,8 @@ pub(super) enum OnHost {
         job: String,
         #[arg(long)]
         from: u64,
+        #[arg(long)]
+        state: Option<PathBuf>,
     },
     /// Follow the newest run
     Follow {
@@ -49,6 +52,8 @@ pub(super) enum OnHost {
         name: String,
         #[arg(long)]
         from: u64,
+        #[arg(long)]
+        state: Option<PathBuf>,
     },
     /// Do a job's run
     Work {
@@ -60,19 +65,14 @@ pub(super) enum OnHost {
         #[arg(long)]
         sha256: String,
     },
+    /// Print the SHA-256 of the agent itself
+    Digest,
     /// End the newest run cleanly
     Stop {
         #[arg(long)]
         name: String,
         #[arg(long)]
         after_task: bool,
-    },
-    /// Write the state as an archive to standard output
-    Fetch {
-        #[arg(long)]
-        name: String,
-        #[arg(long)]
-        state: Option<PathBuf>,
     },
     /// Say where tasks stand
     Status {
@@ -87,11 +87,22 @@ pub(super) fn on_host(global: &Global, args: &OnHostArgs) -> Done {
     let base = Base::new(&args.base);
     let answered = match &args.command {
         OnHost::Work { job } => return work(global, &base, &Job::at(job)),
-        OnHost::Start { name, job, from } => start(&base, name, job, *from),
-        OnHost::Follow { name, from } => base.newest(name).and_then(|job| match job {
-            Some(job) => follow(&job, *from),
-            None => say(&nothing_ran(name)),
-        }),
+        OnHost::Start {
+            name,
+            job,
+            from,
+            state,
+        } => {
+            let code = code_of(start(&base, name, job, *from));
+            hand_over(&base, name, state.as_ref()).map(|()| code)
+        }
+        OnHost::Follow { name, from, state } => {
+            let code = code_of(base.newest(name).and_then(|job| match job {
+                Some(job) => follow(&job, *from),
+                None => say(&nothing_ran(name)),
+            }));
+            hand_over(&base, name, state.as_ref()).map(|()| code)
+        }
         OnHost::Unpack { sha256 } => {
             let folder = base.bundle(sha256);
             std::fs::create_dir_all(folder.parent().unwrap_or(&folder))
@@ -102,23 +113,32 @@ pub(super) fn on_host(global: &Global, args: &OnHostArgs) -> Done {
                 })
                 .and_then(|()| unpack(&mut io::stdin(), sha256, &folder))
                 .and_then(|()| say(&json!({"on_host": "unpacked"})))
+                .map(|()| ExitCode::SUCCESS)
         }
+        OnHost::Digest => own_digest().map(|()| ExitCode::SUCCESS),
         OnHost::Stop { name, after_task } => base
             .newest(name)
             .and_then(|job| job.map_or(Ok(false), |job| job.stop(*after_task)))
-            .and_then(|was| say(&json!({"on_host": "stopped", "was_at_work": was}))),
-        OnHost::Fetch { name, state } => fetch(&base, name, state.as_ref()),
-        OnHost::Status { name, state } => where_tasks_stand(&base, name, state.as_ref()),
+            .and_then(|was| say(&json!({"on_host": "stopped", "was_at_work": was})))
+            .map(|()| ExitCode::SUCCESS),
+        OnHost::Status { name, state } => {
+            where_tasks_stand(&base, name, state.as_ref()).map(|()| ExitCode::SUCCESS)
+        }
     };
+    Ok(answered.unwrap_or_else(|error| code_of(Err(error))))
+}
+
+/// Says why something did not come to its end.
+fn code_of(answered: Result<(), RemoteError>) -> ExitCode {
     match answered {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let line = json!({
                 "on_host": "error", "code": error.code(), "message": error.to_string(),
                 "help": error.help(), "exit": error.exit(),
             });
             println!("{line}");
-            Ok(ExitCode::from(error.exit()))
+            ExitCode::from(error.exit())
         }
     }
 }
@@ -126,6 +146,18 @@ pub(super) fn on_host(global: &Global, args: &OnHostArgs) -> Done {
 fn say(line: &Value) -> Result<(), RemoteError> {
     // A controller that went away has nothing to hear.
     let _ = writeln!(io::stdout(), "{line}");
+    Ok(())
+}
+
+/// Prints the SHA-256 of the file that this process was started from, hexadecimal.
+fn own_digest() -> Result<(), RemoteError> {
+    let own = Path::new("/proc/self/exe");
+    let digest = sha256_of_file(own).map_err(|source| RemoteError::Io {
+        action: "read",
+        path: own.to_path_buf(),
+        source,
+    })?;
+    println!("{digest}");
     Ok(())
 }
 
@@ -138,30 +170,36 @@ fn nothing_ran(name: &str) -> Value {
 }
 
 fn start(base: &Base, name: &str, id: &str, from: u64) -> Result<(), RemoteError> {
-    let mut line = String::new();
-    let read = io::stdin().lock().read_line(&mut line);
-    read.map_err(|source| RemoteError::Io {
-        action: "read",
-        path: "standard input".into(),
-        source,
-    })?;
-    // An order that arrives again, after the line was cut, is the same job.
-    if let Some(job) = base.newest(name)?
-        && job.id == id
-    {
-        return follow(&job, from);
-    }
-    let order: Order = serde_json::from_str(&line).map_err(|error| RemoteError::Answer {
-        said: format!("an order that cannot be read: {error}"),
-    })?;
-    let program = std::env::current_exe().map_err(|source| RemoteError::Io {
-        action: "find",
-        path: "/proc/self/exe".into(),
-        source,
-    })?;
-    match base.start(&order, name, id, &program)? {
-        Some(job) => follow(&job, from),
-        None => say(&json!({"on_host": "bundle"})),
+    let io_error = |action, path: &str| {
+        let path = PathBuf::from(path);
+        move |source| RemoteError::Io {
+            action,
+            path,
+            source,
+        }
+    };
+    loop {
+        let mut line = String::new();
+        let read = io::stdin().lock().read_line(&mut line);
+        if read.map_err(io_error("read", "standard input"))? == 0 {
+            // A controller that went away has nothing to order.
+            std::process::exit(0);
+        }
+        // An order that arrives again, after the line was cut, is the same job.
+        if let Some(job) = base.newest(name)?
+            && job.id == id
+        {
+            return follow(&job, from);
+        }
+        let order: Order = serde_json::from_str(&line).map_err(|error| RemoteError::Answer {
+            said: format!("an order that cannot be read: {error}"),
+        })?;
+        let program = std::env::current_exe().map_err(io_error("find", "/proc/self/exe"))?;
+        if let Some(job) = base.start(&order, name, id, &program)? {
+            return follow(&job, from);
+        }
+        // The order comes again behind it.
+        say(&json!({"on_host": "bundle"}))?;
     }
 }
 
@@ -174,17 +212,22 @@ fn follow(job: &Job, from: u64) -> Result<(), RemoteError> {
     job.follow(from, &mut io::stdout())
 }
 
-fn fetch(base: &Base, name: &str, state: Option<&PathBuf>) -> Result<(), RemoteError> {
+/// Writes the state, as an archive behind a line that says its size.
+fn hand_over(base: &Base, name: &str, state: Option<&PathBuf>) -> Result<(), RemoteError> {
     let root = state.cloned().unwrap_or_else(|| base.state());
     let dir = StateDir::new(&root, name);
     if !dir.journal().is_file() {
         return say(&json!({"on_host": "no_state"}));
     }
-    let export = archive::Export::of(&dir, name).map_err(|error| RemoteError::State {
-        what: error.to_string(),
-    })?;
+    let not_read = |what: String| RemoteError::State { what };
+    let export = archive::Export::of(&dir, name).map_err(|error| not_read(error.to_string()))?;
+    let mut archive = Vec::new();
+    let packed = export.write(&mut archive);
+    packed.map_err(|error| not_read(error.to_string()))?;
+    say(&json!({"on_host": "state", "bytes": archive.len()}))?;
     // A controller that went away has nothing to hear.
-    let _ = export.write(io::stdout().lock());
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(&archive).and_then(|()| out.flush());
     Ok(())
 }
 
@@ -230,7 +273,7 @@ fn work(global: &Global, base: &Base, job: &Job) -> Done {
 }
 
 fn ordered(global: &Global, base: &Base, job: &Job, order: &Order) -> Result<u8, Failure> {
-    let name = engine::playbook_name(std::path::Path::new(&order.playbook));
+    let name = engine::playbook_name(Path::new(&order.playbook));
     let state = order
         .state_dir
         .as_ref()

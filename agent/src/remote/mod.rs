@@ -17,12 +17,14 @@ mod drive;
 mod error;
 pub mod job;
 mod order;
+mod push;
+mod session;
 mod shell;
 mod ssh;
 mod state_copy;
 
 pub use bundle::{Bundle, unpack};
-pub use drive::{Fleet, HostEnd, Said, Work};
+pub use drive::{Fleet, HostEnd, Said, Visit, Work};
 pub use error::RemoteError;
 pub use order::{Deed, HostOrder, ORDER_VERSION, Order};
 pub use ssh::{Become, Target, Wire};

@@ -1,4 +1,4 @@
-//! The user's own OpenSSH: one shared connection a host, commands over it.
+//! The user's own OpenSSH: commands on a host, those at the same time over one connection.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -14,8 +14,8 @@ use super::shell::{quoted, words};
 const CONNECT_TIMEOUT: u32 = 10;
 /// Seconds between signs of life on a silent connection; three without an answer end it.
 const ALIVE_INTERVAL: u32 = 5;
-/// Seconds for which the shared connection waits for another command.
-const PERSIST: u32 = 60;
+/// How often a host is tried, once a second: just after a cable was plugged in, the first packet is lost.
+const ATTEMPTS: u32 = 2;
 /// ssh's own exit status, whatever the command's.
 const SSH_FAILED: i32 = 255;
 
@@ -139,7 +139,7 @@ impl Target {
     }
 }
 
-/// Commands on one host. The connection is shared by all of them, and ends with this value.
+/// Commands on one host. Those that begin while another one runs share its connection.
 #[derive(Debug)]
 pub struct Wire {
     target: Target,
@@ -173,7 +173,9 @@ impl Wire {
             "BatchMode=yes".to_owned(),
             "StrictHostKeyChecking=yes".to_owned(),
             "ControlMaster=auto".to_owned(),
-            format!("ControlPersist={PERSIST}"),
+            // The first command's: it lasts as long as that one.
+            "ControlPersist=no".to_owned(),
+            format!("ConnectionAttempts={ATTEMPTS}"),
             format!("ConnectTimeout={CONNECT_TIMEOUT}"),
             format!("ServerAliveInterval={ALIVE_INTERVAL}"),
             "ServerAliveCountMax=3".to_owned(),
@@ -277,20 +279,6 @@ impl Wire {
             return Err(RemoteError::Sudo { said });
         }
         Ok(())
-    }
-
-    /// Ends the shared connection.
-    pub async fn close(&self) {
-        if self.target.local {
-            return;
-        }
-        let mut ssh = self.ssh();
-        ssh.args(["-O", "exit", "--", &self.target.address])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        // There may be none any more.
-        let _ = ssh.status().await;
     }
 }
 

@@ -33,7 +33,6 @@ pub(super) fn every(
         for chosen in &chosen {
             let (wire, name) = (wires.to(chosen), &chosen.host.name);
             let answer = ask(&fleet, &wire, chosen).await;
-            wire.close().await;
             match (answer, global.output) {
                 (Ok((_, text)), Output::Text) => println!("{name:<width$}  {text}"),
                 (Ok((value, _)), Output::Json) => println!(

@@ -203,14 +203,15 @@ impl Follower {
     async fn to_the_end(&self, work: Option<Work>) -> End {
         self.screen.at(&self.host, "connecting");
         let say = |said: Said| self.say(said);
-        let end = match &work {
+        let visit = match &work {
             Some(work) => self.fleet.run(&self.wire, work, &say).await,
-            None => self.fleet.attach(&self.wire, &say).await,
+            None => {
+                let state_dir = self.state_dir.as_deref();
+                self.fleet.attach(&self.wire, state_dir, &say).await
+            }
         };
-        let mut ended = self.ended(&end);
-        if !matches!(&end, HostEnd::Failed(error) if error.exit() == exit::UNREACHABLE)
-            && let Err(error) = self.copy_state().await
-        {
+        let mut ended = self.ended(&visit.end);
+        if let Err(error) = visit.state.and_then(|archive| self.keep_state(archive)) {
             self.tell(
                 Ink::Change,
                 &format!("its state was not copied here: {error}"),
@@ -219,16 +220,11 @@ impl Follower {
                 ended.code = error.exit();
             }
         }
-        self.wire.close().await;
         self.screen.leave(&self.host);
         ended
     }
 
-    async fn copy_state(&self) -> Result<(), RemoteError> {
-        let archive = self
-            .fleet
-            .fetch(&self.wire, self.state_dir.as_deref())
-            .await?;
+    fn keep_state(&self, archive: Option<Vec<u8>>) -> Result<(), RemoteError> {
         let Some(archive) = archive else {
             return Ok(());
         };
