@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::connect::{ident, literal};
+use super::key_ranges::Key;
 
 /// A column, as far as the checksum cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,12 +111,14 @@ pub enum Second<'a> {
     Filled(&'a BTreeMap<String, String>),
 }
 
-/// Returns the query. Its row: count, two sums, and two more for the second one (NULL without).
+/// Returns the query. Its rows: count, two sums, two more for the second one (NULL without), and where there
+/// is a key the number of the range that the row is for; else there is one row.
 #[must_use]
 pub fn table_query(
     schema: &str,
     table: &str,
     columns: &[Column],
+    key: Option<&Key>,
     second: Second<'_>,
     blocks: Blocks,
 ) -> String {
@@ -141,15 +144,21 @@ pub fn table_query(
         Some(_) => format!("{}, {}", half("k", 1), half("k", 17)),
         None => "NULL::text, NULL::text".to_owned(),
     };
+    let range = key.map(|key| format!(", {}::bigint >> {} AS r", ident(&key.column), key.shift));
+    let (by_range, group) = match key {
+        Some(_) => ("r", " GROUP BY r"),
+        None => ("NULL::bigint", ""),
+    };
     // OFFSET 0 keeps the planner from pulling the inner query up, which would compute each md5
     // once per half.
     format!(
-        "SELECT count(*), {}, {}, {kept_sums} FROM (SELECT pg_catalog.md5({}) AS h{} FROM ONLY {}.{}{} \
-         OFFSET 0) AS rows_of_table",
+        "SELECT count(*), {}, {}, {kept_sums}, {by_range} FROM (SELECT pg_catalog.md5({}) AS h{}{} \
+         FROM ONLY {}.{}{} OFFSET 0) AS rows_of_table{group}",
         half("h", 1),
         half("h", 17),
         row_text(columns.iter(), None),
         kept_column.unwrap_or_default(),
+        range.unwrap_or_default(),
         ident(schema),
         ident(table),
         blocks.condition(),
@@ -157,38 +166,64 @@ pub fn table_query(
 }
 
 /// Rows and sums of a table, or of a part of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sums {
     /// Number of rows.
     pub rows: u64,
+    /// By range of the key: half of the sum, of the second one where there is one.
+    pub ranges: BTreeMap<i64, u64>,
     all: [i128; 2],
     second: Option<[i128; 2]>,
 }
 
 impl Sums {
-    /// Takes the row that [`table_query`] gives.
+    /// The sums of no rows.
     #[must_use]
-    pub fn read(rows: i64, all: [&str; 2], second: [Option<&str>; 2]) -> Option<Self> {
+    pub fn none(second: Second<'_>) -> Self {
+        let has_second = !matches!(second, Second::No);
+        Self {
+            second: has_second.then_some([0, 0]),
+            ..Self::default()
+        }
+    }
+
+    /// Takes a row that [`table_query`] gives.
+    #[must_use]
+    pub fn read(
+        rows: i64,
+        all: [&str; 2],
+        second: [Option<&str>; 2],
+        range: Option<i64>,
+    ) -> Option<Self> {
         let pair = |[a, b]: [&str; 2]| Some([a.parse().ok()?, b.parse().ok()?]);
         let second = match second {
             [Some(a), Some(b)] => Some(pair([a, b])?),
             _ => None,
         };
+        let all = pair(all)?;
+        // Of 128 bits the lower ones: they are a sum themselves.
+        let half = second.unwrap_or(all)[0] as u64;
         Some(Self {
             rows: u64::try_from(rows).ok()?,
-            all: pair(all)?,
+            ranges: range.map(|range| (range, half)).into_iter().collect(),
+            all,
             second,
         })
     }
 
     /// Adds another part of the same table; the order of parts does not matter.
     #[must_use]
-    pub fn plus(self, other: Self) -> Self {
+    pub fn plus(mut self, other: Self) -> Self {
+        for (range, sum) in other.ranges {
+            let into = self.ranges.entry(range).or_default();
+            *into = into.wrapping_add(sum);
+        }
         let add = |a: [i128; 2], b: [i128; 2]| [a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])];
         Self {
             rows: self.rows + other.rows,
             all: add(self.all, other.all),
             second: self.second.zip(other.second).map(|(a, b)| add(a, b)),
+            ranges: self.ranges,
         }
     }
 
@@ -225,6 +260,7 @@ mod tests {
             "public",
             "t",
             &columns,
+            None,
             Second::Without(&["b".to_owned()].into()),
             Blocks { from: 0, to: None },
         );
@@ -238,25 +274,37 @@ mod tests {
         );
         let fills = [("b".to_owned(), "it's".to_owned())].into();
         let all = Blocks { from: 0, to: None };
-        let query = table_query("public", "t", &columns, Second::Filled(&fills), all);
+        let key = Key::between("b".into(), 0, 4000);
+        let query = table_query(
+            "public",
+            "t",
+            &columns,
+            Some(&key),
+            Second::Filled(&fills),
+            all,
+        );
         assert!(
-            query.contains(r#", coalesce("b", 'it''s'))::text) AS k"#),
+            query.contains(r#", coalesce("b", 'it''s'))::text) AS k, "b"::bigint >> 7 AS r"#),
             "{query}"
         );
     }
 
     #[test]
     fn sums_have_a_fixed_width_and_parts_add_up() {
-        let read = |rows, a, b| Sums::read(rows, [a, b], [None, None]).expect("numbers");
+        let read =
+            |rows, a, b| Sums::read(rows, [a, b], [None, None], Some(rows % 2)).expect("numbers");
         assert_eq!(
             read(1, "0", "-1").checksum(),
             "00000000000000000000000000000000ffffffffffffffffffffffffffffffff"
         );
-        assert_eq!(Sums::read(1, ["x", "1"], [None, None]), None);
+        assert_eq!(Sums::read(1, ["x", "1"], [None, None], None), None);
         let whole = read(5, "-7", "12");
-        assert_eq!(read(2, "-10", "2").plus(read(3, "3", "10")), whole);
+        let parts = read(2, "-10", "2").plus(read(3, "3", "10"));
+        assert_eq!(parts.checksum(), whole.checksum());
+        assert_eq!(parts.rows, 5);
+        assert_eq!(parts.ranges, [(0, 10u64.wrapping_neg()), (1, 3)].into());
         assert_eq!(whole.second(), None);
-        let kept = |a, b| Sums::read(1, ["0", "0"], [Some(a), Some(b)]).expect("numbers");
+        let kept = |a, b| Sums::read(1, ["0", "0"], [Some(a), Some(b)], None).expect("numbers");
         assert_eq!(
             kept("1", "2").plus(kept("3", "4")).second(),
             kept("4", "6").second()

@@ -23,6 +23,7 @@ mod initdb_live_tests;
 mod initdb_place;
 mod initdb_server;
 mod json;
+mod key_ranges;
 #[cfg(test)]
 mod live_cut_tests;
 #[cfg(test)]

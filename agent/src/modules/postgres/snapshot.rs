@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::Mutex;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use super::anticipate::{self, Fills};
 use super::checksum::{Blocks, Column, Float, Second, Sums, table_query};
 use super::connect::{Server, cancellable, ident, literal, with_login};
 use super::error::{PostgresError, SqlError};
 use super::files::write_whole;
+use super::key_ranges::{Key, KeyRanges};
 use super::snapshot_model::{SequenceSnapshot, Snapshot, TableSnapshot, qualified};
 use crate::modules::context::TaskContext;
 use crate::modules::error::ModuleError;
@@ -73,6 +74,8 @@ struct Table {
     columns: Vec<Column>,
     bytes: u64,
     blocks: u32,
+    /// The primary key, where it is one integer and there is enough to be cut.
+    key: Option<Key>,
     shell: TableSnapshot,
 }
 
@@ -84,6 +87,8 @@ struct Work {
     bytes: u64,
 }
 
+/// Tables with fewer blocks have no ranges of keys.
+const WORTH_RANGES: u32 = 8;
 /// Tables below this size are read by one connection.
 const SMALLEST_PART: u64 = 16 << 20;
 
@@ -131,7 +136,11 @@ async fn list_tables(client: &Client) -> Result<Vec<Table>, PostgresError> {
                  (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid), \
                  (SELECT count(*) FROM pg_constraint k WHERE k.conrelid = c.oid \
                   AND k.contype IN ('c', 'f', 'p', 'u', 'x')), \
-                 pg_relation_size(c.oid) / current_setting('block_size')::bigint \
+                 pg_relation_size(c.oid) / current_setting('block_size')::bigint, \
+                 (SELECT a.attname::text FROM pg_index i JOIN pg_attribute a \
+                  ON a.attrelid = c.oid AND a.attnum = i.indkey[0] WHERE i.indrelid = c.oid \
+                  AND i.indisprimary AND i.indnatts = 1 \
+                  AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)) \
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                  WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {USER_SCHEMAS}"
             ),
@@ -180,6 +189,7 @@ async fn list_tables(client: &Client) -> Result<Vec<Table>, PostgresError> {
         entry.1.insert(name, kind);
     }
     let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
+    let mut keys = read_keys(client, &tables).await?;
     Ok(tables
         .into_iter()
         .map(|row| {
@@ -189,7 +199,8 @@ async fn list_tables(client: &Client) -> Result<Vec<Table>, PostgresError> {
                 name: row.get(2),
                 columns,
                 bytes: unsigned(row.get(4)),
-                blocks: u32::try_from(row.get::<_, i64>(7)).unwrap_or(u32::MAX),
+                blocks: blocks_of(&row),
+                key: keys.remove(&row.get::<_, u32>(0)),
                 shell: TableSnapshot {
                     columns: types,
                     size_bytes: unsigned(row.get(3)),
@@ -200,6 +211,42 @@ async fn list_tables(client: &Client) -> Result<Vec<Table>, PostgresError> {
             }
         })
         .collect())
+}
+
+fn blocks_of(row: &Row) -> u32 {
+    u32::try_from(row.get::<_, i64>(7)).unwrap_or(u32::MAX)
+}
+
+/// Cuts the keys of the larger tables into ranges; by the tables' oids.
+async fn read_keys(client: &Client, tables: &[Row]) -> Result<BTreeMap<u32, Key>, PostgresError> {
+    let mut columns = BTreeMap::new();
+    let mut extremes = Vec::new();
+    for row in tables.iter().filter(|row| blocks_of(row) >= WORTH_RANGES) {
+        let Some(column) = row.get::<_, Option<String>>(8) else {
+            continue;
+        };
+        let (oid, schema, table): (u32, String, String) = (row.get(0), row.get(1), row.get(2));
+        extremes.push(format!(
+            "SELECT {oid}::oid, min({column})::bigint, max({column})::bigint FROM ONLY {}.{}",
+            ident(&schema),
+            ident(&table),
+            column = ident(&column),
+        ));
+        columns.insert(oid, column);
+    }
+    let mut keys = BTreeMap::new();
+    for part in extremes.chunks(200) {
+        let rows = client.query(&part.join(" UNION ALL "), &[]).await;
+        for row in rows.map_err(PostgresError::sql("find the first and the last keys"))? {
+            let oid: u32 = row.get(0);
+            if let (Some(first), Some(last)) = (row.get(1), row.get(2))
+                && let Some(column) = columns.remove(&oid)
+            {
+                keys.insert(oid, Key::between(column, first, last));
+            }
+        }
+    }
+    Ok(keys)
 }
 
 async fn read_sequences(
@@ -261,28 +308,38 @@ async fn read_part(
         &table.schema,
         &table.name,
         &table.columns,
+        table.key.as_ref(),
         second,
         work.blocks,
     );
-    let row = client
-        .query_one(&query, &[])
+    let rows = client
+        .query(&query, &[])
         .await
         .map_err(PostgresError::sql(action()))?;
-    Sums::read(
-        row.get(0),
-        [row.get(1), row.get(2)],
-        [row.get(3), row.get(4)],
-    )
-    .ok_or_else(|| PostgresError::Sql {
-        action: action(),
-        source: SqlError::said("the server's sums are no numbers"),
-    })
+    let mut sums = Sums::none(second);
+    for row in rows {
+        let part = Sums::read(
+            row.get(0),
+            [row.get(1), row.get(2)],
+            [row.get(3), row.get(4)],
+            row.get(5),
+        );
+        sums = sums.plus(part.ok_or_else(|| PostgresError::Sql {
+            action: action(),
+            source: SqlError::said("the server's sums are no numbers"),
+        })?);
+    }
+    Ok(sums)
 }
 
-fn finished(table: &Table, sums: Sums, second: Second<'_>) -> TableSnapshot {
+fn finished(table: &Table, sums: &Sums, second: Second<'_>) -> TableSnapshot {
     let mut finished = TableSnapshot {
         rows: sums.rows,
         checksum: sums.checksum(),
+        ranges: table
+            .key
+            .as_ref()
+            .map(|key| KeyRanges::new(key, &sums.ranges)),
         ..table.shell.clone()
     };
     match second {
@@ -362,16 +419,18 @@ impl PostgresqlSnapshot {
             // The set aborts the other workers when it is dropped; their connections close.
             for (work, sums) in ended.unwrap_or(Err(ModuleError::Cancelled))? {
                 let name = format!("{}.{}", work.table.schema, work.table.name);
-                parts
-                    .entry(name)
-                    .and_modify(|(_, so_far)| *so_far = so_far.plus(sums))
-                    .or_insert((work.table, sums));
+                let so_far = parts.remove(&name).map(|(_, so_far)| so_far);
+                let sums = match so_far {
+                    Some(so_far) => so_far.plus(sums),
+                    None => sums,
+                };
+                parts.insert(name, (work.table, sums));
             }
         }
         let tables = parts
             .into_iter()
             .map(|(name, (table, sums))| {
-                let table = finished(&table, sums, shared.second(&table));
+                let table = finished(&table, &sums, shared.second(&table));
                 (name, table)
             })
             .collect();

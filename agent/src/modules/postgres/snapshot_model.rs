@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::key_ranges::KeyRanges;
+
 /// One table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableSnapshot {
@@ -26,6 +28,10 @@ pub struct TableSnapshot {
     /// The values that `filled` has for NULLs, by column.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filled_columns: Option<BTreeMap<String, String>>,
+    /// Sums by ranges of the primary key, of what `kept` or else `filled` or else `checksum` covers: they tell
+    /// where a difference lies. Small tables have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<KeyRanges>,
     /// Columns with their types, `not null` added where it applies.
     pub columns: BTreeMap<String, String>,
     /// Number of indexes.

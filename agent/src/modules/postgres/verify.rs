@@ -178,7 +178,12 @@ fn compare(
             differs(
                 name,
                 "rows",
-                format!("table {name} has {} rows instead of {}", new.rows, old.rows),
+                format!(
+                    "table {name} has {} rows instead of {}{}",
+                    new.rows,
+                    old.rows,
+                    first_keys(old, new)
+                ),
             );
         }
         compare_columns(name, old, new, declared, &mut differs);
@@ -204,7 +209,8 @@ fn compare(
             (None, None) => {
                 full += 1;
                 if old.checksum != new.checksum && same_rows {
-                    differs(name, "content", format!("table {name} has other content"));
+                    let text = format!("table {name} has other content{}", first_keys(old, new));
+                    differs(name, "content", text);
                 }
             }
             (Some(_), _) => {
@@ -242,6 +248,14 @@ fn compare_columns(
     }
 }
 
+/// Says where the first difference is, where both snapshots have sums by ranges of keys.
+fn first_keys(old: &TableSnapshot, new: &TableSnapshot) -> String {
+    let ranges = old.ranges.as_ref().zip(new.ranges.as_ref());
+    ranges
+        .and_then(|(old, new)| old.first_difference(new))
+        .map_or_else(String::new, |text| format!(": {text}"))
+}
+
 fn compare_kept(name: &str, old: &TableSnapshot, new: &TableSnapshot) -> Option<String> {
     if old.kept.is_none() || new.kept.is_none() {
         return Some(format!(
@@ -253,8 +267,10 @@ fn compare_kept(name: &str, old: &TableSnapshot, new: &TableSnapshot) -> Option<
             "table {name}: the unchanged columns are not the same ones"
         ));
     }
-    (old.kept != new.kept)
-        .then(|| format!("table {name} has other content in its unchanged columns"))
+    (old.kept != new.kept).then(|| {
+        let keys = first_keys(old, new);
+        format!("table {name} has other content in its unchanged columns{keys}")
+    })
 }
 
 fn compare_filled(done: &Anticipated, old: &TableSnapshot, new: &TableSnapshot) -> Option<String> {
@@ -264,8 +280,10 @@ fn compare_filled(done: &Anticipated, old: &TableSnapshot, new: &TableSnapshot) 
             "table {name} was filled on the way, but was not read before with the same `anticipate`"
         ));
     }
-    (old.filled.as_ref() != Some(&new.checksum))
-        .then(|| format!("table {name} has other content than before with its NULLs filled"))
+    (old.filled.as_ref() != Some(&new.checksum)).then(|| {
+        let keys = first_keys(old, new);
+        format!("table {name} has other content than before with its NULLs filled{keys}")
+    })
 }
 
 fn compare_sequences(
