@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use lab::agent;
 use lab::error::{LabError, io_error};
+use lab::hash::sha256;
 use lab::server::{Server, ServerOptions};
 use lab::site::{Scale, Site};
 use lab::timing::{Watched, median, settle, shown, watched};
@@ -216,12 +217,15 @@ impl Bench {
             ..ServerOptions::default()
         };
         let server = Server::start(&self.site.images.new, Some(data.path()), &options)?;
+        // The shipped playbook has it from the dump.
+        let dump = self.dump("dump.sql");
+        let checksum = sha256(fs::read(&dump).map_err(io_error("read", &dump))?);
         settle()?;
         let login = format!("-U {} -d {}", server.user(), server.database());
         let started = Instant::now();
         match who {
             Who::Agent => {
-                let restore = json!({"src": self.dump("dump.sql")});
+                let restore = json!({"src": dump, "checksum": checksum});
                 let agent = self.agent(&server, "postgresql_restore", restore)?;
                 *peak_kib = agent.peak_kib.max(*peak_kib);
             }
@@ -276,8 +280,8 @@ impl Bench {
         let folder = tempfile::tempdir_in(self.dumps.path())
             .map_err(io_error("create", self.dumps.path()))?;
         for (name, value) in [
-            ("login_host", json!("127.0.0.1")),
-            ("login_port", json!(server.port()?)),
+            // As services are reached.
+            ("login_host", json!(server.address()?)),
             ("login_user", json!(server.user())),
             ("login_password", json!("pacs")),
             ("db", json!(server.database())),

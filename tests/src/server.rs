@@ -187,6 +187,21 @@ impl Server {
         &self.name
     }
 
+    /// Its own address, at which it is reached without Docker's proxy.
+    ///
+    /// # Errors
+    /// It has none, or Docker does not answer.
+    pub fn address(&self) -> Result<String, LabError> {
+        let form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}\n{{end}}";
+        let answer = docker(&["inspect", "--format", form, &self.name])?;
+        let first = answer.lines().next().map(str::trim).unwrap_or_default();
+        if first.is_empty() {
+            let what = format!("{} has no address", self.name);
+            return Err(LabError::Unexpected(what));
+        }
+        Ok(first.to_owned())
+    }
+
     /// The port on 127.0.0.1.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ pub struct ServiceHandle {
     pub container_id: String,
     /// The container's name.
     pub container_name: String,
-    /// Container port (`5432/tcp`) -> where it is published on loopback.
+    /// Published port of the container (`5432/tcp`) -> where it is reached.
     pub ports: BTreeMap<String, SocketAddr>,
     /// Environment of the container, for default credentials.
     pub env: BTreeMap<String, String>,

@@ -1,7 +1,7 @@
 //! Looking at containers, making, starting, stopping and removing them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -298,14 +298,27 @@ pub fn ports(found: &ContainerInspectResponse) -> BTreeMap<String, SocketAddr> {
     map
 }
 
+/// A container's own address in one of its networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnAddress {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The network's gateway: the daemon's host, in a network that bridges.
+    pub gateway: Option<IpAddr>,
+}
+
 /// Returns the container's own address in one of its networks, with this port: `5432/tcp`.
 #[must_use]
-pub fn own_address(found: &ContainerInspectResponse, port: &str) -> Option<SocketAddr> {
+pub fn own_address(found: &ContainerInspectResponse, port: &str) -> Option<OwnAddress> {
     let number = port.split('/').next()?.parse().ok()?;
     let networks = found.network_settings.as_ref()?.networks.as_ref()?;
     let mut addresses = networks.values().filter_map(|network| {
         let ip = network.ip_address.as_ref()?.parse().ok()?;
-        Some(SocketAddr::new(ip, number))
+        let gateway = network.gateway.as_ref().and_then(|ip| ip.parse().ok());
+        Some(OwnAddress {
+            address: SocketAddr::new(ip, number),
+            gateway,
+        })
     });
     addresses.next()
 }

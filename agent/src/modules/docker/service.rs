@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::ListContainersOptions;
-
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::arguments::MountPlan;
 use super::error::DockerError;
@@ -25,6 +25,8 @@ const SERVICE: &str = "io.kaapana.agent.service";
 const RUN: &str = "io.kaapana.agent.run";
 /// How long a kernel-picked port may take to show up in `inspect`.
 const PORT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a container of this host may take to answer, at least to refuse.
+const PROBE: Duration = Duration::from_millis(300);
 
 /// Whose service it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,22 +156,46 @@ async fn bring_up(
     })
 }
 
-/// Where the agent itself runs in a container beside the daemon's, the loopback address of a published
-/// port is not the daemon's: then the container's own address does, if there is one.
+/// Where the containers' network begins on this very host, a container is reached at its own address: no
+/// proxy of Docker's copies every byte. So it is, too, where the agent runs in a container beside the daemon's
+/// and the loopback address of a published port is not the daemon's.
 async fn reachable(
     ports: BTreeMap<String, SocketAddr>,
     found: &ContainerInspectResponse,
 ) -> BTreeMap<String, SocketAddr> {
     let mut reachable = BTreeMap::new();
     for (port, published) in ports {
-        let refused = published.ip().is_loopback()
-            && TcpStream::connect(published)
-                .await
-                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-        let own = lifecycle::own_address(found, &port).filter(|_| refused);
-        reachable.insert(port, own.unwrap_or(published));
+        let address = match lifecycle::own_address(found, &port) {
+            Some(own) if own.gateway.is_some_and(is_of_this_host) && answers(own.address).await => {
+                own.address
+            }
+            Some(own) if refuses(published).await => own.address,
+            _ => published,
+        };
+        reachable.insert(port, address);
     }
     reachable
+}
+
+/// Says whether an address is one of this host's: nobody can listen at another's.
+fn is_of_this_host(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// Says whether anything comes back from there, be it that nobody listens yet: a firewall would be silent.
+async fn answers(address: SocketAddr) -> bool {
+    match timeout(PROBE, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => error.kind() == io::ErrorKind::ConnectionRefused,
+        Err(_) => false,
+    }
+}
+
+async fn refuses(published: SocketAddr) -> bool {
+    published.ip().is_loopback()
+        && TcpStream::connect(published)
+            .await
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// Makes way for the container: our own left-overs go, a foreign one is refused.

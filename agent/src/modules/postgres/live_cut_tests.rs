@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,22 +12,23 @@ use super::live_rig::{Rig, module, run, sql};
 use crate::modules::error::ModuleError;
 use crate::modules::module::Recovery;
 
-/// A way to the server that is cut, once, as the server answers to a message that holds this text.
-async fn cut_at(server: SocketAddr, text: &'static str) -> SocketAddr {
+/// A way to the server that is cut, once, as the server answers to a message that holds this text; `number`
+/// says to which of them, from 1 on.
+async fn cut_at(server: SocketAddr, text: &'static str, number: i64) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let is_cut = Arc::new(AtomicBool::new(false));
+    let left = Arc::new(AtomicI64::new(number));
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let server = TcpStream::connect(server).await.expect("connected");
-            tokio::spawn(carry(client, server, text, Arc::clone(&is_cut)));
+            tokio::spawn(carry(client, server, text, Arc::clone(&left)));
         }
     });
     address
 }
 
 /// Carries messages to and fro until either side ends, or the connection is to be cut.
-async fn carry(client: TcpStream, server: TcpStream, text: &str, is_cut: Arc<AtomicBool>) {
+async fn carry(client: TcpStream, server: TcpStream, text: &str, left: Arc<AtomicI64>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let (mut asked, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
@@ -37,7 +38,7 @@ async fn carry(client: TcpStream, server: TcpStream, text: &str, is_cut: Arc<Ato
             read = from_client.read(&mut asked) => {
                 let count = read.unwrap_or(0);
                 let said = String::from_utf8_lossy(&asked[..count]);
-                is_last |= said.contains(text) && !is_cut.swap(true, Ordering::SeqCst);
+                is_last |= said.contains(text) && left.fetch_sub(1, Ordering::SeqCst) == 1;
                 if count == 0 || to_server.write_all(&asked[..count]).await.is_err() {
                     return;
                 }
@@ -67,13 +68,14 @@ async fn a_restore_that_does_not_hear_the_servers_answer_is_brought_to_its_end_b
         .await
         .expect("a dump");
     let direct = server.handle.ports["5432/tcp"];
-    for (number, (text, is_done)) in [
-        ("CREATE DATABASE", false),
-        ("kaapana-agent: restoring", false),
-        ("CREATE TABLE", false),
-        ("kaapana-agent: restored", false),
-        ("RENAME TO", true),
-        ("CHECKPOINT", true),
+    for (number, (text, which, is_done)) in [
+        ("CREATE DATABASE", 1, false),
+        ("kaapana-agent: restoring", 1, false),
+        ("CREATE TABLE", 1, false),
+        ("CHECKPOINT", 1, false),
+        ("kaapana-agent: restored", 1, false),
+        ("RENAME TO", 1, true),
+        ("CHECKPOINT", 2, true),
     ]
     .into_iter()
     .enumerate()
@@ -82,7 +84,7 @@ async fn a_restore_that_does_not_hear_the_servers_answer_is_brought_to_its_end_b
         let restore = module("postgresql_restore", json!({"src": dump, "db": db}));
         let mut cut = server.ctx.clone();
         cut.attempt = format!("r/{number}");
-        let way = cut_at(direct, text).await;
+        let way = cut_at(direct, text, which).await;
         cut.services[0].ports.insert("5432/tcp".into(), way);
         let intent = restore.prepare(&cut).await.expect("prepared");
         let failed = restore.apply(&cut, &intent).await;

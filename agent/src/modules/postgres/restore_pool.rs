@@ -16,6 +16,8 @@ pub enum Claim {
     Load(String),
     /// Has the table to itself.
     Alone(String),
+    /// The same, for all that is to be done about a small one, which may wait.
+    Small(String),
     /// Shares the table with others of its kind.
     Shared(String),
     /// Has both tables to itself.
@@ -30,6 +32,7 @@ impl Claim {
         match self {
             Self::Load(_) => 0,
             Self::Alone(_) => 1,
+            Self::Small(_) => 3,
             _ => 2,
         }
     }
@@ -67,7 +70,9 @@ impl State {
     fn may_run(&self, claim: &Claim) -> bool {
         match claim {
             Claim::Load(_) | Claim::Nothing => true,
-            Claim::Alone(table) => self.is_loaded(table) && self.is_free(table),
+            Claim::Alone(table) | Claim::Small(table) => {
+                self.is_loaded(table) && self.is_free(table)
+            }
             Claim::Shared(table) => self.is_loaded(table) && !self.alone.contains(table),
             Claim::Both(a, b) => self.is_free(a) && self.is_free(b),
         }
@@ -76,7 +81,10 @@ impl State {
     fn weight(&self, claim: &Claim) -> u64 {
         let of = |table: &String| self.weights.get(table).copied().unwrap_or(0);
         match claim {
-            Claim::Load(table) | Claim::Alone(table) | Claim::Shared(table) => of(table),
+            Claim::Load(table)
+            | Claim::Alone(table)
+            | Claim::Small(table)
+            | Claim::Shared(table) => of(table),
             Claim::Both(a, b) => of(a).saturating_add(of(b)),
             Claim::Nothing => 0,
         }
@@ -85,7 +93,7 @@ impl State {
     fn claim(&mut self, claim: &Claim) {
         match claim {
             Claim::Load(_) | Claim::Nothing => {}
-            Claim::Alone(table) => {
+            Claim::Alone(table) | Claim::Small(table) => {
                 self.alone.insert(table.clone());
             }
             Claim::Shared(table) => *self.shared.entry(table.clone()).or_default() += 1,
@@ -96,7 +104,7 @@ impl State {
     fn release(&mut self, claim: &Claim) {
         match claim {
             Claim::Load(table) => count_down(&mut self.loading, table),
-            Claim::Alone(table) => {
+            Claim::Alone(table) | Claim::Small(table) => {
                 self.alone.remove(table);
             }
             Claim::Shared(table) => count_down(&mut self.shared, table),
@@ -155,6 +163,12 @@ impl Pool {
         state.waiting.push(job);
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// Bytes of data that a table gets, as far as is known; `None` for one that no COPY has named.
+    #[must_use]
+    pub fn bytes_of(&self, table: &str) -> Option<u64> {
+        self.lock().weights.get(table).copied()
     }
 
     /// Waits for `ready` to give something, looking again whenever something has changed.
@@ -225,6 +239,13 @@ impl Pool {
         self.check()
     }
 
+    /// Tells whether nothing was given away that is not done.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.waiting.is_empty() && state.running == 0 && !state.stopped
+    }
+
     /// Says that no more jobs come.
     pub fn close(&self) {
         self.lock().closed = true;
@@ -239,7 +260,7 @@ mod tests {
 
     fn job(claim: Claim, weight: u64) -> Job {
         Job {
-            work: Work::Sql(format!("{claim:?}")),
+            work: Work::Sql(Vec::new()),
             line: 1,
             claim,
             weight,

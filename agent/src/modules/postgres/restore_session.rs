@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::SinkExt;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::connect::{cancellable, literal};
 use super::dump_reader::Cut;
@@ -44,11 +45,20 @@ pub struct Load {
     pub targets: Option<Targets>,
 }
 
+/// A statement of the dump, in UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbered {
+    /// The statement, with what ends it.
+    pub text: String,
+    /// Its line in the dump.
+    pub line: u64,
+}
+
 /// What a job does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Work {
-    /// One statement.
-    Sql(String),
+    /// Statements, one after the other.
+    Sql(Vec<Numbered>),
     /// Data.
     Load(Load),
     /// Statistics of a table for the planner.
@@ -170,6 +180,49 @@ impl Session {
         cancellable(&self.client, &shared.ctx.cancel, run).await
     }
 
+    /// Runs statements of the dump in one message, which is one transaction. Where one is refused they run
+    /// one by one, so that it is told which; and where all that is wrong is the transaction, nothing is.
+    ///
+    /// # Errors
+    /// As [`Session::statement`].
+    pub async fn statements(
+        &self,
+        shared: &Shared,
+        statements: &[Numbered],
+    ) -> Result<(), ModuleError> {
+        let Some(first) = statements.first() else {
+            return Ok(());
+        };
+        if statements.len() > 1 {
+            // A comment at the end of one must not swallow what ends it.
+            let all: String = statements
+                .iter()
+                .flat_map(|statement| [&statement.text, "\n;\n"])
+                .collect();
+            let run = async {
+                let ran = self.client.batch_execute(&all).await;
+                Ok::<_, ModuleError>(ran.err())
+            };
+            match cancellable(&self.client, &shared.ctx.cancel, run).await? {
+                None => {}
+                Some(error) if blames_a_statement(&error) => {
+                    for Numbered { text, line } in statements {
+                        self.statement(shared, text, *line).await?;
+                    }
+                }
+                Some(error) => return Err(shared.failed(first.line, &first.text, error).into()),
+            }
+        } else {
+            self.statement(shared, &first.text, first.line).await?;
+        }
+        let bytes: usize = statements
+            .iter()
+            .map(|statement| statement.text.len())
+            .sum();
+        shared.advance(bytes as u64);
+        Ok(())
+    }
+
     /// Does a job.
     ///
     /// # Errors
@@ -180,11 +233,7 @@ impl Session {
             self.settings = Arc::clone(&job.settings);
         }
         match &job.work {
-            Work::Sql(text) => {
-                self.statement(shared, text, job.line).await?;
-                shared.advance(text.len() as u64);
-                Ok(())
-            }
+            Work::Sql(statements) => self.statements(shared, statements).await,
             Work::Analyze(table) => {
                 let analyze = async {
                     let ran = self.client.batch_execute(&format!("ANALYZE {table}")).await;
@@ -323,6 +372,18 @@ impl Session {
         }
         Ok(rows)
     }
+}
+
+/// Tells whether the server has something against a statement, and not a trouble of its own: no resources
+/// (class 53), an operator's doing (57), the system's fault (58).
+/// <https://www.postgresql.org/docs/15/errcodes-appendix.html>
+fn blames_a_statement(error: &tokio_postgres::Error) -> bool {
+    let code = error.code().map(SqlState::code);
+    code.is_some_and(|code| {
+        !["53", "57", "58"]
+            .iter()
+            .any(|class| code.starts_with(class))
+    })
 }
 
 async fn read_chunk(shared: &Shared, offset: u64, end: u64) -> Result<Bytes, ModuleError> {
