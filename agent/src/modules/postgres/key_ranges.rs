@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Into how many ranges a table's keys are cut, at most twice as many.
 const RANGES: u32 = 32;
 
+/// The widest range that is: 2^62 keys.
+const MOST: u32 = 62;
+
 /// A primary key that is one integer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
@@ -71,10 +74,11 @@ impl KeyRanges {
     /// `None` where the keys are other ones, or no range differs.
     #[must_use]
     pub fn first_difference(&self, other: &Self) -> Option<String> {
-        if self.column != other.column {
+        let shift = self.shift.max(other.shift);
+        // A snapshot may come out of a file.
+        if self.column != other.column || shift > MOST {
             return None;
         }
-        let shift = self.shift.max(other.shift);
         let (ours, theirs) = (self.at(shift), other.at(shift));
         let mut all: Vec<i64> = ours.keys().chain(theirs.keys()).copied().collect();
         all.sort_unstable();
@@ -86,7 +90,7 @@ impl KeyRanges {
         Some(format!(
             "first among {} {from} to {}, in {} of {} ranges of keys",
             self.column,
-            from + ((1 << shift) - 1),
+            from.saturating_add((1 << shift) - 1),
             found.len(),
             all.len()
         ))
@@ -128,5 +132,10 @@ mod tests {
             Some("first among pk 256 to 511, in 15 of 18 ranges of keys")
         );
         assert_eq!(Key::between("pk".into(), i64::MIN, i64::MAX).shift, 59);
+        let strange = KeyRanges {
+            shift: 64,
+            ..ranges(1, 9, None)
+        };
+        assert_eq!(ranges(1, 9, Some(1)).first_difference(&strange), None);
     }
 }
