@@ -1,39 +1,62 @@
-//! Both ways lead to the same database: the guide's, and the short one without a work server.
+//! All ways lead to the same database: the guide's, the short one without a work server, and the guide's own
+//! commands by hand, which restore with psql and anticipate nothing.
 
 use std::error::Error;
+use std::process::Command;
 
 use lab::check;
 use lab::migration::Migration;
 use lab::server::{Server, ServerOptions};
-use lab::site::Scale;
+use lab::site::{Scale, Site};
 use serde_json::{Value, json};
 
-/// Columns that the update scripts fill where they are NULL, which the short way does beforehand.
+/// Tables with columns that the update scripts fill where they are NULL, which the restore does beforehand.
 const FILLED: [&str; 2] = ["public.instance", "public.series"];
 
 #[test]
-fn both_routes_lead_to_the_same_database() -> Result<(), Box<dyn Error>> {
-    let guide = migrated("guide")?;
+fn both_routes_lead_to_the_database_that_the_guide_leads_to_by_hand() -> Result<(), Box<dyn Error>>
+{
+    let guide = migrated(&json!({"route": "guide"}))?;
     guide.must_have_ended_right()?;
-    let by_guide = described(&guide)?;
+    comes_in_filled(&guide, "restore-work")?;
+    let by_guide = described(&guide.site)?;
     drop(guide);
-    let direct = migrated("direct")?;
+    let direct = migrated(&json!({"route": "direct", "dump_compression": "zstd"}))?;
     direct.must_be_passed_over()?;
     direct.must_leave_nothing()?;
-    is_short(&direct)?;
-    let by_short_way = described(&direct)?;
-    assert_eq!(by_guide.schema, by_short_way.schema);
-    assert_eq!(by_guide.sequences, by_short_way.sequences);
-    assert!(by_guide.content.len() > 35, "{}", by_guide.content.len());
-    assert_eq!(by_guide.content, by_short_way.content);
+    comes_in_filled(&direct, "restore-direct")?;
+    is_short(&direct);
+    let dumps = ["pacsdb_9_6.sql.zst", "pacsdb_updated.sql.zst"];
+    assert!(
+        dumps
+            .iter()
+            .all(|dump| direct.site.backup_dir.join(dump).exists())
+    );
+    let by_short_way = described(&direct.site)?;
+    drop(direct);
+    let by_hand = described(&done_by_hand()?)?;
+    assert!(by_hand.content.len() > 35, "{}", by_hand.content.len());
+    for found in [by_guide, by_short_way] {
+        assert_eq!(found.schema, by_hand.schema);
+        assert_eq!(found.sequences, by_hand.sequences);
+        assert_eq!(found.content, by_hand.content);
+    }
     Ok(())
 }
 
-fn migrated(route: &str) -> Result<Migration, Box<dyn Error>> {
+fn migrated(variables: &Value) -> Result<Migration, Box<dyn Error>> {
     let migration = Migration::begin(Scale::S)?;
-    migration.agent.set(&json!({"route": route}))?;
+    migration.agent.set(variables)?;
     migration.finish()?;
     Ok(migration)
+}
+
+fn done_by_hand() -> Result<Site, Box<dyn Error>> {
+    let site = Site::temporary(Scale::S)?;
+    let script = lab::agent::workspace().join("tests/baseline/guide.sh");
+    let mut guide = Command::new("bash");
+    lab::tool::run(guide.arg(script).envs(site.variables()), "follow the guide")?;
+    Ok(site)
 }
 
 /// Every object, every row, every sequence of a migrated site.
@@ -43,8 +66,7 @@ struct Described {
     sequences: String,
 }
 
-fn described(migration: &Migration) -> Result<Described, Box<dyn Error>> {
-    let site = &migration.site;
+fn described(site: &Site) -> Result<Described, Box<dyn Error>> {
     let server = Server::start(
         &site.images.new,
         Some(&site.postgres_dir()),
@@ -69,29 +91,27 @@ fn described(migration: &Migration) -> Result<Described, Box<dyn Error>> {
     Ok(described)
 }
 
-/// The columns were filled on the way, nothing of them was left to the scripts, and there was no work server.
-fn is_short(migration: &Migration) -> Result<(), Box<dyn Error>> {
+/// The columns were filled on the way, in as many rows as there were.
+fn comes_in_filled(migration: &Migration, restore: &str) -> Result<(), Box<dyn Error>> {
     let journal = migration.agent.journal();
-    let ended = |task: &str| {
-        let found = journal
-            .iter()
-            .find(|record| lab::agent::is_about(record, "task_finished", task));
-        found.ok_or_else(|| format!("{task} has not ended"))
-    };
-    let restored = &ended("restore-direct")?["result"]["anticipated"];
-    let tables: Vec<&Value> = restored
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|done| &done["table"])
-        .collect();
+    let ended = journal
+        .iter()
+        .find(|record| lab::agent::is_about(record, "task_finished", restore));
+    let ended = ended.ok_or_else(|| format!("{restore} has not ended"))?;
+    let restored = &ended["result"]["anticipated"];
+    let done: Vec<&Value> = restored.as_array().into_iter().flatten().collect();
+    let tables: Vec<&Value> = done.iter().map(|done| &done["table"]).collect();
     assert_eq!(tables, FILLED, "{restored}");
-    for done in restored.as_array().into_iter().flatten() {
-        assert!(done["values"].as_u64() > Some(0), "{restored}");
-    }
+    let some = |done: &&Value| done["values"].as_u64() > Some(0);
+    assert!(done.iter().all(some), "{restored}");
+    Ok(())
+}
+
+/// There was no work server.
+fn is_short(migration: &Migration) {
     assert!(!migration.has_started("restore-work"));
+    let journal = migration.agent.journal();
     let services = journal.iter().filter(|r| r["event"] == "service_started");
     let names: Vec<&Value> = services.map(|record| &record["service"]).collect();
     assert_eq!(names, ["pacs_old", "pacs_direct"]);
-    Ok(())
 }

@@ -62,6 +62,11 @@ impl Progress {
         (self.advance)(done, total, Unit::Bytes, None);
     }
 
+    /// Bytes moved so far, and how much of what they hold that is.
+    pub fn bytes_of(&self, done: u64, total: Option<u64>, what: impl Into<String>) {
+        (self.advance)(done, total, Unit::Bytes, Some(what.into()));
+    }
+
     /// Things done so far, and which one is next.
     pub fn items(&self, done: u64, total: Option<u64>, what: impl Into<String>) {
         (self.advance)(done, total, Unit::Items, Some(what.into()));

@@ -304,6 +304,9 @@ impl Screen {
         }
         self.last_plain = Instant::now();
         let mut text = plain_progress(&self.name, done, total, unit, self.started.elapsed());
+        if let Some(what) = what {
+            text.push_str(&format!("; {what}"));
+        }
         text.push_str(&format!("; {}", self.whole.now()));
         self.line(&text);
     }

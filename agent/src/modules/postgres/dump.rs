@@ -1,22 +1,17 @@
 //! `postgresql_dump`: a plain dump, made by the server's own pg_dump.
 
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use tokio::io::AsyncWrite;
 
 use super::connect::{Server, with_login};
 use super::dump_pipe::DumpPipe;
-use super::dump_text::is_complete;
+use super::dump_sink::{Sink, Written};
 use super::error::PostgresError;
 use super::files::{hash_file, rename_new, sync_parent, write_whole};
-use crate::modules::context::{Progress, TaskContext};
+use crate::modules::context::TaskContext;
 use crate::modules::docker::exec::{ExecRequest, ExecStreams, run};
 use crate::modules::docker::{client, target};
 use crate::modules::error::{ModuleError, PathError};
@@ -32,8 +27,9 @@ with_login! {
         #[serde(default, alias = "login_db")]
         #[schemars(extend("aliases" = ["login_db"]))]
         pub db: Option<String>,
-        /// File that gets the dump; it must not exist. Beside it `<dest>.sha256` says its checksum,
-        /// for `sha256sum -c`. Relative paths start at the playbook.
+        /// File that gets the dump; it must not exist. Where its name ends with `.zst` it is compressed,
+        /// so that `zstd -d` and `postgresql_restore` read it. Beside it `<dest>.sha256` says its
+        /// checksum, for `sha256sum -c`. Relative paths start at the playbook.
         #[serde(alias = "target")]
         #[schemars(extend("aliases" = ["target"]))]
         pub dest: PathBuf,
@@ -57,7 +53,7 @@ impl TypedModule for PostgresqlDump {
   postgresql_dump:
     db: pacsdb
     dest: "{{ backup_dir }}/pacsdb_old.sql"
-  register: dump   # dump.dest, .size, .checksum (sha256:<hex>), .sha256, .program
+  register: dump   # dump.dest, .size, .checksum (sha256:<hex>), .sha256, .program, .uncompressed_size
 "#;
 
     fn undo(efforts: &[Effort<'_>]) -> Undo {
@@ -66,8 +62,6 @@ impl TypedModule for PostgresqlDump {
     }
 }
 
-/// How much of the end is kept to look for the completion line.
-const TAIL: usize = 4 * 1024;
 /// First line of the checksum file; says who made the dump. `sha256sum -c` passes such lines over.
 const MADE_BY: &str = "# kaapana-agent attempt ";
 
@@ -93,7 +87,8 @@ impl PostgresqlDump {
         let program = version.stdout.trim().to_owned();
         let total = estimate(&server, &db).await?;
         let request = request(&server, &db, &self.extra_args);
-        let mut sink = Sink::create(partial, ctx.progress.clone(), total)?;
+        let compress = dest.extension().is_some_and(|extension| extension == "zst");
+        let mut sink = Sink::create(partial, compress, ctx.progress.clone(), total)?;
         let mut hear = |line: &str| ctx.progress.line(ctx.redactor.text(line));
         let pipe = DumpPipe::beside(&docker, &container, partial).await?;
         let ended = match &pipe {
@@ -119,7 +114,7 @@ impl PostgresqlDump {
         let end = match ended {
             Ok(end) => end,
             // A full disk is said with the file that did not fit.
-            Err(error) => match sink.failed.take() {
+            Err(error) => match sink.take_failure() {
                 Some(source) => {
                     let path = partial.to_path_buf();
                     return Err(PathError {
@@ -141,7 +136,7 @@ impl PostgresqlDump {
             }
             .into());
         }
-        if !is_complete(&sink.tail) {
+        if !sink.is_complete() {
             return Err(PostgresError::BadDump {
                 path: dest.to_path_buf(),
                 message: "pg_dump ended without its completion line".into(),
@@ -150,9 +145,11 @@ impl PostgresqlDump {
             }
             .into());
         }
-        let (size, sha256) = sink.finish(partial).await?;
+        let Written { size, sha256, text } = sink.finish(partial).await?;
         self.put_in_place(ctx, dest, partial, &sha256)?;
-        Ok(outcome(dest, size, &sha256).with("program", program))
+        Ok(outcome(dest, size, &sha256)
+            .with("program", program)
+            .with("uncompressed_size", text))
     }
 
     /// The checksum file first: with it, a finished dump proves by whom it was made, whenever the
@@ -244,99 +241,6 @@ async fn estimate(server: &Server, db: &str) -> Result<u64, PostgresError> {
         .await
         .map_err(PostgresError::sql("estimate the size of the dump"))?;
     Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
-}
-
-/// Gets the dump: writes, hashes, and remembers the end.
-struct Sink {
-    file: tokio::fs::File,
-    hasher: Sha256,
-    size: u64,
-    tail: Vec<u8>,
-    progress: Progress,
-    total: u64,
-    shown: u64,
-    failed: Option<io::Error>,
-}
-
-impl Sink {
-    fn create(path: &Path, progress: Progress, total: u64) -> Result<Self, PathError> {
-        let file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(PathError::on("create", path))?;
-        Ok(Self {
-            file: tokio::fs::File::from_std(file),
-            hasher: Sha256::new(),
-            size: 0,
-            tail: Vec::new(),
-            progress,
-            total,
-            shown: 0,
-            failed: None,
-        })
-    }
-
-    fn take(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
-        self.tail
-            .extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
-        let extra = self.tail.len().saturating_sub(TAIL);
-        self.tail.drain(..extra);
-        if self.size - self.shown >= 1024 * 1024 {
-            self.shown = self.size;
-            self.progress
-                .bytes(self.size, Some(self.total.max(self.size)));
-        }
-    }
-
-    /// Keeps a copy of what went wrong; the caller sees only that something did.
-    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
-        if let Err(error) = &result {
-            let copy = match error.raw_os_error() {
-                Some(code) => io::Error::from_raw_os_error(code),
-                None => error.kind().into(),
-            };
-            self.failed = Some(copy);
-        }
-        result
-    }
-
-    async fn finish(self, path: &Path) -> Result<(u64, String), PathError> {
-        self.file
-            .sync_all()
-            .await
-            .map_err(PathError::on("sync", path))?;
-        self.progress.bytes(self.size, Some(self.size));
-        Ok((self.size, hex::encode(self.hasher.finalize())))
-    }
-}
-
-impl AsyncWrite for Sink {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.file).poll_write(cx, bytes));
-        if let Ok(size) = written {
-            self.take(&bytes[..size]);
-        }
-        Poll::Ready(self.note(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = ready!(Pin::new(&mut self.file).poll_flush(cx));
-        Poll::Ready(self.note(flushed))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let done = ready!(Pin::new(&mut self.file).poll_shutdown(cx));
-        Poll::Ready(self.note(done))
-    }
 }
 
 /// Says whose dump a checksum file belongs to, and its checksum.

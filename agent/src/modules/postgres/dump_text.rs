@@ -1,11 +1,10 @@
 //! What a plain dump looks like from outside: whole or cut, and by and for which programs.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::path::Path;
 
+use super::dump_source::{DumpSource, unreadable};
 use super::error::PostgresError;
-use crate::modules::error::PathError;
 
 /// The line that pg_dump writes last. Only this tells a whole dump from one that was cut at the end
 /// of a line, which psql restores without any error.
@@ -32,7 +31,7 @@ pub fn is_complete(tail: &[u8]) -> bool {
 /// What the beginning of a dump says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DumpHead {
-    /// Size of the file.
+    /// Bytes of its text.
     pub size: u64,
     /// Version of the server that was dumped.
     pub server_version: Option<String>,
@@ -47,22 +46,18 @@ pub struct DumpHead {
 /// Looks at a dump's beginning and end before anything is done with it.
 ///
 /// # Errors
-/// It is empty, cut short, made through a terminal, or not a plain dump of one database.
+/// It cannot be read, is empty, cut short, made through a terminal, or not a plain dump of one database.
 pub fn inspect(path: &Path) -> Result<DumpHead, PostgresError> {
-    let read = |action: &'static str| PathError::on(action, path);
-    let mut file = File::open(path).map_err(read("open"))?;
-    let size = file.metadata().map_err(read("inspect"))?.len();
-    let mut head = Vec::new();
-    file.by_ref()
-        .take(HEAD)
-        .read_to_end(&mut head)
-        .map_err(read("read"))?;
-    file.seek(SeekFrom::Start(size.saturating_sub(TAIL)))
-        .map_err(read("read"))?;
-    let mut tail = Vec::new();
-    file.take(TAIL)
-        .read_to_end(&mut tail)
-        .map_err(read("read"))?;
+    let source = DumpSource::open(path)?;
+    let size = source.size();
+    let part = |from: u64, to: u64| {
+        let mut text = Vec::new();
+        let read = source.part(from, to);
+        let read = read.and_then(|mut part| part.read_to_end(&mut text));
+        read.map_err(|error| unreadable(path, error)).map(|_| text)
+    };
+    let head = part(0, size.min(HEAD))?;
+    let tail = part(size.saturating_sub(TAIL), size)?;
     let text = String::from_utf8_lossy(&head);
     check_text(&text, &tail).map_err(|(message, help)| PostgresError::BadDump {
         path: path.to_path_buf(),
@@ -195,7 +190,7 @@ impl ConnectFinder {
     #[must_use]
     pub fn error() -> io::Error {
         io::Error::new(
-            io::ErrorKind::InvalidData,
+            io::ErrorKind::Unsupported,
             "it connects to another database (\\connect)",
         )
     }

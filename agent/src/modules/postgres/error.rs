@@ -164,6 +164,18 @@ pub enum PostgresError {
         /// When.
         applied_at: String,
     },
+    /// What was done in the place of a script is not what the script does any more.
+    #[error(
+        "NULLs of {table}.{column} came in as '{value}' when the dump was restored, which the update scripts no longer do"
+    )]
+    AnticipatedOtherwise {
+        /// `schema.name`.
+        table: String,
+        /// The column.
+        column: String,
+        /// What its NULLs became.
+        value: String,
+    },
     /// An argument is not understood.
     #[error("argument `{argument}`: {message}")]
     Argument {
@@ -368,6 +380,7 @@ impl ModuleFailure for PostgresError {
             Self::ScriptContent { .. } => "postgresql::script_content",
             Self::Checksum { .. } => "postgresql::checksum",
             Self::ScriptDiffers { .. } => "postgresql::script_differs",
+            Self::AnticipatedOtherwise { .. } => "postgresql::anticipated_otherwise",
             Self::Argument { .. } => "postgresql::argument",
             Self::BadDump { .. } => "postgresql::bad_dump",
             Self::DestExists { .. } => "postgresql::dest_exists",
@@ -427,6 +440,9 @@ impl ModuleFailure for PostgresError {
                  file back, or give the new content a new name"
                     .into()
             }
+            Self::AnticipatedOtherwise { .. } => "bring the old scripts back, or have the dump \
+                restored anew (`resolve PLAYBOOK TASK --redo`, after its database was dropped)"
+                .into(),
             Self::BadDump { help, .. } | Self::DataDirectory { help, .. } => help.clone(),
             Self::DestExists { path } => format!(
                 "move it away (`mv -n {0} {0}.old`) or choose another `dest`; it is never \

@@ -4,6 +4,7 @@
 //! key have cut finer and coarser can still be compared.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,35 @@ impl Key {
             shift += 1;
         }
         Self { column, shift }
+    }
+}
+
+/// Where a difference lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The key's column.
+    pub column: String,
+    /// First key of the first range that differs.
+    pub from: i64,
+    /// Its last key.
+    pub to: i64,
+    /// How many ranges differ, and of how many.
+    pub ranges: (usize, usize),
+}
+
+impl fmt::Display for Place {
+    /// `first among pk 4096 to 8191, in 2 of 25 ranges of keys`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            column,
+            from,
+            to,
+            ranges: (some, all),
+        } = self;
+        write!(
+            f,
+            "first among {column} {from} to {to}, in {some} of {all} ranges of keys"
+        )
     }
 }
 
@@ -70,10 +100,9 @@ impl KeyRanges {
         coarse
     }
 
-    /// Says where the first difference is, e.g. `first among pk 4096 to 8191, in 2 of 25 ranges of keys`.
-    /// `None` where the keys are other ones, or no range differs.
+    /// Says where the first difference is. `None` where the keys are other ones, or no range differs.
     #[must_use]
-    pub fn first_difference(&self, other: &Self) -> Option<String> {
+    pub fn first_difference(&self, other: &Self) -> Option<Place> {
         let shift = self.shift.max(other.shift);
         // A snapshot may come out of a file.
         if self.column != other.column || shift > MOST {
@@ -87,13 +116,12 @@ impl KeyRanges {
         let found: Vec<&i64> = all.iter().filter(differs).collect();
         let first = **found.first()?;
         let from = first << shift;
-        Some(format!(
-            "first among {} {from} to {}, in {} of {} ranges of keys",
-            self.column,
-            from.saturating_add((1 << shift) - 1),
-            found.len(),
-            all.len()
-        ))
+        Some(Place {
+            column: self.column.clone(),
+            from,
+            to: from.saturating_add((1 << shift) - 1),
+            ranges: (found.len(), all.len()),
+        })
     }
 }
 
@@ -117,18 +145,18 @@ mod tests {
         let before = ranges(1, 1000, None);
         assert!((32..=64).contains(&before.sums.len()), "{before:?}");
         assert_eq!(before.first_difference(&ranges(1, 1000, None)), None);
-        let text = before.first_difference(&ranges(1, 1000, Some(700)));
+        let place = before.first_difference(&ranges(1, 1000, Some(700)));
         assert_eq!(
-            text.as_deref(),
+            place.map(|place| place.to_string()).as_deref(),
             Some("first among pk 672 to 703, in 1 of 32 ranges of keys")
         );
     }
 
     #[test]
     fn finer_and_coarser_ranges_are_compared() {
-        let text = ranges(-500, 499, None).first_difference(&ranges(-500, 4000, None));
+        let place = ranges(-500, 499, None).first_difference(&ranges(-500, 4000, None));
         assert_eq!(
-            text.as_deref(),
+            place.map(|place| place.to_string()).as_deref(),
             Some("first among pk 256 to 511, in 15 of 18 ranges of keys")
         );
         assert_eq!(Key::between("pk".into(), i64::MIN, i64::MAX).shift, 59);

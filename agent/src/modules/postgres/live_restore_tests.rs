@@ -2,57 +2,16 @@
 //! from a broken one.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use super::live_rig::{Rig, Server, code, run, sql};
+use super::live_rig::{Rig, Server, code, inside, psql, run, sql};
 use crate::modules::module::Outcome;
 
-const OBJECTS: &str = include_str!("testdata/every_object.sql");
-
-/// Runs a program of the server's container as the server's user.
-fn inside(server: &Server, options: &[&str], command: &[&str], stdin: &str) -> Output {
-    let mut child = Command::new("docker")
-        .args(["exec", "-i", "-e", "PGUSER=pacs"])
-        .args(options)
-        .arg(&server.handle.container_id)
-        .args(command)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("docker");
-    let mut pipe = child.stdin.take().expect("stdin");
-    let text = stdin.to_owned();
-    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut pipe, text.as_bytes()));
-    let output = child.wait_with_output().expect("docker");
-    writer.join().expect("thread").expect("written");
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
-}
-
-fn psql(server: &Server, db: &str, text: &str) -> String {
-    let command = [
-        "psql",
-        "-X",
-        "-q",
-        "-A",
-        "-t",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-d",
-        db,
-    ];
-    String::from_utf8(inside(server, &[], &command, text).stdout).expect("UTF-8")
-}
+pub const OBJECTS: &str = include_str!("testdata/every_object.sql");
 
 /// What pg_dump says of a database, line by line in order, without what differs from call to call.
-fn described(server: &Server, db: &str, options: &[&str]) -> Vec<String> {
+pub fn described(server: &Server, db: &str, options: &[&str]) -> Vec<String> {
     let mut command = vec!["pg_dump", "-d", db];
     command.extend_from_slice(options);
     let text = String::from_utf8(inside(server, &[], &command, "").stdout).expect("UTF-8");
@@ -65,7 +24,7 @@ fn described(server: &Server, db: &str, options: &[&str]) -> Vec<String> {
     lines
 }
 
-async fn restore(server: &Server, src: &Path, db: &str, method: &str) -> Outcome {
+pub async fn restore(server: &Server, src: &Path, db: &str, method: &str) -> Outcome {
     let arguments = json!({"src": src, "db": db, "method": method, "connections": 3});
     match run(&server.ctx, "postgresql_restore", arguments).await {
         Ok(outcome) => outcome,
@@ -73,13 +32,13 @@ async fn restore(server: &Server, src: &Path, db: &str, method: &str) -> Outcome
     }
 }
 
-async fn snapshot(server: &Server, db: &str) -> Value {
+pub async fn snapshot(server: &Server, db: &str) -> Value {
     let taken = run(&server.ctx, "postgresql_snapshot", json!({"db": db})).await;
     Value::Object(taken.expect("snapshot").result)
 }
 
 /// Both databases hold the same: every object, every row, every large object.
-async fn same(server: &Server, ours: &str, theirs: &str) {
+pub async fn same(server: &Server, ours: &str, theirs: &str) {
     assert_eq!(
         described(server, ours, &["-s"]),
         described(server, theirs, &["-s"])
@@ -233,9 +192,19 @@ async fn anticipated(server: &Server, rig: &Rig, source: &str) -> Value {
     let anticipated = restored.expect("restored").result["anticipated"].clone();
     let after = snapshot(server, &early).await;
     let compared = json!({"before": before, "after": after, "anticipated": anticipated});
-    run(&server.ctx, "postgresql_verify", compared)
+    run(&server.ctx, "postgresql_verify", compared.clone())
         .await
         .expect("as it should be");
+    if anticipated != json!([]) {
+        // A script that was changed since.
+        let other = rig.dir.path().join("other.sql");
+        std::fs::write(&other, FILLS.replace("'*'", "'X'")).expect("script");
+        let mut compared = compared;
+        compared["anticipate"] = json!([&other]);
+        let changed = run(&server.ctx, "postgresql_verify", compared).await;
+        let changed = code(changed.expect_err("it does something else"));
+        assert_eq!(changed, "postgresql::anticipated_otherwise");
+    }
     restore(server, &src, &late, "parallel").await;
     for db in [&early, &late] {
         let script = json!({"path": script, "db": db});
@@ -431,6 +400,15 @@ async fn a_broken_dump_leaves_nothing_and_is_named_with_its_line() {
     for cut in (1..end).step_by(end / 12).chain([end, end - 1]) {
         let (code, message, _) = broken(&server, &good.as_bytes()[..cut]).await;
         assert_eq!(code, "postgresql::bad_dump", "cut at {cut}: {message}");
+    }
+    // And anywhere at all, by what is looked at before the server is asked.
+    let cut_dump = rig.dir.path().join("cut.sql");
+    for cut in 0..=end {
+        std::fs::write(&cut_dump, &good.as_bytes()[..cut]).expect("write");
+        assert!(
+            super::dump_text::inspect(&cut_dump).is_err(),
+            "cut at {cut}"
+        );
     }
     // And the file as it was is restored.
     restore(&server, &src, "target", "parallel").await;

@@ -1,5 +1,6 @@
 //! Real servers in containers for the tests, from the lab's images.
 
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -168,4 +169,44 @@ pub async fn fill(server: &Server, rows: u32) {
     .await;
     sql(server, "CREATE SEQUENCE own_seq").await;
     sql(server, "SELECT nextval('own_seq')").await;
+}
+
+/// Runs a program of the server's container as the server's user.
+pub fn inside(server: &Server, options: &[&str], command: &[&str], stdin: &str) -> Output {
+    let mut child = Command::new("docker")
+        .args(["exec", "-i", "-e", "PGUSER=pacs"])
+        .args(options)
+        .arg(&server.handle.container_id)
+        .args(command)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("docker");
+    let mut pipe = child.stdin.take().expect("stdin");
+    let text = stdin.to_owned();
+    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut pipe, text.as_bytes()));
+    let output = child.wait_with_output().expect("docker");
+    writer.join().expect("thread").expect("written");
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+pub fn psql(server: &Server, db: &str, text: &str) -> String {
+    let command = [
+        "psql",
+        "-X",
+        "-q",
+        "-A",
+        "-t",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-d",
+        db,
+    ];
+    String::from_utf8(inside(server, &[], &command, text).stdout).expect("UTF-8")
 }

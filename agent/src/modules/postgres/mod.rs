@@ -3,12 +3,16 @@
 mod anticipate;
 mod checksum;
 pub mod connect;
+mod copy_binary;
 mod data_dir;
 mod database;
+mod differing_rows;
 mod dump;
 mod dump_lexer;
 mod dump_pipe;
 mod dump_reader;
+mod dump_sink;
+mod dump_source;
 mod dump_statement;
 mod dump_text;
 pub mod error;
@@ -25,7 +29,11 @@ mod initdb_server;
 mod json;
 mod key_ranges;
 #[cfg(test)]
+mod live_content_tests;
+#[cfg(test)]
 mod live_cut_tests;
+#[cfg(test)]
+mod live_damage_tests;
 #[cfg(test)]
 mod live_kill_tests;
 #[cfg(test)]
@@ -51,9 +59,12 @@ mod schema_version;
 mod script;
 mod sessions;
 mod snapshot;
+mod snapshot_catalog;
 pub mod snapshot_model;
+mod snapshot_read;
 pub mod sql_split;
 mod verify;
+mod verify_compare;
 
 pub use data_dir::PostgresqlDataDirectory;
 pub use dump::PostgresqlDump;

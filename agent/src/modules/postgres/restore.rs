@@ -22,7 +22,7 @@ use super::sessions::{self, Whose};
 use crate::modules::context::TaskContext;
 use crate::modules::docker::arguments::env_map;
 use crate::modules::docker::{client, target};
-use crate::modules::error::ModuleError;
+use crate::modules::error::{ModuleError, PathError};
 use crate::modules::module::{Advice, Kind, Module, Outcome, Plan, Recovery, TypedModule};
 
 /// How a dump is restored.
@@ -39,7 +39,8 @@ pub enum Method {
 with_login! {
     /// Restores a plain dump into a database that does not exist or is empty.
     pub struct PostgresqlRestore {
-        /// The dump, on this host. Relative paths start at the playbook.
+        /// The dump, on this host, as it is or as `postgresql_dump` compresses it. Relative paths start at
+        /// the playbook.
         pub src: PathBuf,
         /// Database that it becomes. Default: the service's.
         #[serde(default, alias = "login_db")]
@@ -67,7 +68,7 @@ with_login! {
         /// Update scripts that will be applied to the database next, all of them in their order
         /// (`parallel`). What they do by `UPDATE t SET c = 'v' WHERE c IS NULL` is done to the rows on
         /// their way in, where that comes to the same, and the scripts find nothing left to rewrite.
-        /// `anticipated` in the result names what was done; `postgresql_verify` takes it.
+        /// `anticipated` in the result names what was done; `postgresql_verify` takes it, and the scripts.
         #[serde(default)]
         pub anticipate: Vec<PathBuf>,
         /// Settings of the restoring sessions, e.g. `maintenance_work_mem: 256MB`.
@@ -274,9 +275,10 @@ impl PostgresqlRestore {
             settings: &self.settings,
         };
         let version = psql.version(ctx, src, head).await?;
-        let mut feed = DumpFeed::open(src, head.size, ctx.progress.clone()).await?;
+        let mut feed = DumpFeed::open(src, ctx.progress.clone())?;
         psql.restore(ctx, src, staging, &mut feed).await?;
-        let (bytes, sha256) = feed.finish();
+        let finished = feed.finish().await;
+        let (bytes, sha256) = finished.map_err(PathError::on("read", src))?;
         let how = [
             ("method".to_owned(), "psql".into()),
             ("psql".to_owned(), version.into()),
@@ -363,10 +365,10 @@ fn outcome(
 #[async_trait]
 impl Module for PostgresqlRestore {
     fn input_files(&self, ctx: &TaskContext) -> Vec<PathBuf> {
-        // With a checksum the content is in the arguments already, and a large file is read once.
+        // With a checksum the content is in the arguments already, and a large file is read once. Scripts
+        // that are mended later do not undo a restore: `postgresql_verify` looks whether it still fits them.
         let dump = self.checksum.is_none().then(|| ctx.resolve(&self.src));
-        let scripts = self.anticipate.iter().map(|path| ctx.resolve(path));
-        dump.into_iter().chain(scripts).collect()
+        dump.into_iter().collect()
     }
 
     async fn check(&self, ctx: &TaskContext) -> Result<Plan, ModuleError> {

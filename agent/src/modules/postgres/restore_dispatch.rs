@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::anticipate::Fills;
 use super::connect::cancellable;
 use super::dump_reader::{CopyBlock, Item, ReadError, Statement};
+use super::dump_source;
 use super::dump_statement::{Kind, copy_columns, kind};
 use super::error::PostgresError;
 use super::restore_fill::{self, Targets};
@@ -15,7 +16,7 @@ use super::restore_parts::parts;
 use super::restore_pool::{Claim, Pool};
 use super::restore_session::{Job, Load, Numbered, Session, Shared, Work};
 use super::restore_target as databases;
-use crate::modules::error::{ModuleError, PathError};
+use crate::modules::error::ModuleError;
 
 /// Below this size of a table's data everything that is to be done about it is one job.
 const SMALL_TABLE: u64 = 1 << 20;
@@ -25,7 +26,7 @@ const BATCH: (usize, usize) = (100, 256 << 10);
 /// The error for a dump that is none.
 pub fn unreadable(src: &Path, error: ReadError) -> ModuleError {
     match error {
-        ReadError::Io(source) => PathError::on("read", src)(source).into(),
+        ReadError::Io(source) => dump_source::unreadable(src, source).into(),
         ReadError::Content { line, message } => PostgresError::BadDump {
             path: src.to_path_buf(),
             message: format!("line {line}: {message}"),
@@ -295,6 +296,7 @@ impl Dispatcher {
                     from: block.cuts[pair[0]],
                     to: block.cuts[pair[1]],
                     whole,
+                    last: bounds.last() == Some(&pair[1]),
                     targets: targets.clone(),
                 }),
                 line: first_row + block.cuts[pair[0]].rows,

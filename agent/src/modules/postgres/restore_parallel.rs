@@ -5,8 +5,6 @@
 //! Here the file is read and the connections are made; what goes where is said in `restore_dispatch`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +15,7 @@ use tokio::task::JoinSet;
 use super::anticipate::{Anticipated, Fills};
 use super::connect::Server;
 use super::dump_reader::{DumpReader, Item, ReadError};
+use super::dump_source::{DumpSource, Whole};
 use super::error::PostgresError;
 use super::restore_dispatch::{Dispatcher, unreadable};
 use super::restore_pool::Pool;
@@ -41,22 +40,14 @@ pub struct Parallel<'a> {
 
 /// What was restored.
 pub struct Restored {
-    /// Bytes that were read.
+    /// Bytes of the text that were read.
     pub bytes: u64,
-    /// Their SHA-256.
+    /// SHA-256 of the file.
     pub sha256: String,
     /// Rows of all tables.
     pub rows: u64,
     /// Tables in which NULLs were filled.
     pub anticipated: Vec<Anticipated>,
-}
-
-/// What tells whether a file was written to.
-type Stamp = (u64, i64, i64);
-
-fn stamp(file: &File, path: &Path) -> Result<Stamp, PathError> {
-    let found = file.metadata().map_err(PathError::on("inspect", path))?;
-    Ok((found.size(), found.ctime(), found.ctime_nsec()))
 }
 
 /// What the reading thread sends.
@@ -65,8 +56,8 @@ enum Read {
     End { bytes: u64, sha256: String },
 }
 
-fn read_all(file: Arc<File>, send: &mpsc::Sender<Result<Read, ReadError>>) {
-    let mut reader = DumpReader::new(file);
+fn read_all(text: Whole, send: &mpsc::Sender<Result<Read, ReadError>>) {
+    let mut reader = DumpReader::new(text);
     loop {
         let next = match reader.next() {
             Ok(Some(item)) => Ok(Read::Item(item)),
@@ -79,8 +70,9 @@ fn read_all(file: Arc<File>, send: &mpsc::Sender<Result<Read, ReadError>>) {
             return;
         }
     }
-    let (bytes, sha256) = reader.finish();
-    let _ = send.blocking_send(Ok(Read::End { bytes, sha256 }));
+    let (bytes, text) = reader.finish();
+    let end = text.sha256().map(|sha256| Read::End { bytes, sha256 });
+    let _ = send.blocking_send(end.map_err(ReadError::Io));
 }
 
 impl Parallel<'_> {
@@ -96,15 +88,18 @@ impl Parallel<'_> {
         src: &Path,
         db: &str,
     ) -> Result<Restored, ModuleError> {
-        let file = File::open(src).map_err(PathError::on("open", src))?;
-        let before = stamp(&file, src)?;
+        let source = DumpSource::open(src)?;
+        let stamp = |source: &DumpSource| source.stamp().map_err(PathError::on("inspect", src));
+        let before = stamp(&source)?;
+        let text = source.whole().map_err(PathError::on("read", src))?;
         let shared = Arc::new(Shared {
             ctx: ctx.clone(),
             path: src.to_path_buf(),
-            file: Arc::new(file),
+            total: source.size(),
+            source,
             done: AtomicU64::new(0),
-            total: before.0,
             rows: AtomicU64::new(0),
+            tables: AtomicU64::new(0),
             filled: Mutex::default(),
         });
         let pool = Arc::new(Pool::default());
@@ -115,8 +110,7 @@ impl Parallel<'_> {
             workers.spawn(work(Arc::clone(&pool), Arc::clone(&shared), session));
         }
         let (send, mut receive) = mpsc::channel(READ_AHEAD);
-        let file = Arc::clone(&shared.file);
-        tokio::task::spawn_blocking(move || read_all(file, &send));
+        tokio::task::spawn_blocking(move || read_all(text, &send));
         let mut dispatcher = Dispatcher::new(
             &shared,
             &pool,
@@ -134,7 +128,7 @@ impl Parallel<'_> {
             }
         };
         dispatcher.end().await?;
-        if stamp(&shared.file, src)? != before {
+        if stamp(&shared.source)? != before {
             return Err(changed(src).into());
         }
         pool.close();

@@ -2,26 +2,34 @@
 //! with `--single-transaction` it commits when its input ends early.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bollard::Docker;
-use sha2::{Digest, Sha256};
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::connect::{Server, session_name};
+use super::dump_source::{self, DumpSource, Whole};
 use super::dump_text::{ConnectFinder, DumpHead, knows_restrict};
 use super::error::PostgresError;
 use crate::modules::context::{Progress, TaskContext};
 use crate::modules::docker::exec::{ExecEnd, ExecRequest, ExecStreams, run, run_ok};
 use crate::modules::error::{ModuleError, PathError};
 
-/// Reads the dump, hashes it, and follows it for what must not be in it.
+/// How much is read at once, and how many of these ahead.
+const CHUNK: usize = 256 << 10;
+const READ_AHEAD: usize = 4;
+
+/// Reads the dump, and follows it for what must not be in it.
 pub struct DumpFeed {
-    file: tokio::fs::File,
-    hasher: Sha256,
+    chunks: mpsc::Receiver<io::Result<Bytes>>,
+    reading: JoinHandle<Whole>,
+    chunk: Bytes,
     finder: ConnectFinder,
     done: u64,
     total: u64,
@@ -29,30 +37,55 @@ pub struct DumpFeed {
     failed: Option<io::Error>,
 }
 
+fn read_all(mut text: Whole, send: &mpsc::Sender<io::Result<Bytes>>) -> Whole {
+    loop {
+        let mut chunk = vec![0; CHUNK];
+        let read = text.read(&mut chunk).map(|size| {
+            chunk.truncate(size);
+            Bytes::from(chunk)
+        });
+        let over = match &read {
+            Ok(chunk) if chunk.is_empty() => return text,
+            Ok(_) => false,
+            Err(_) => true,
+        };
+        // Nobody listens any more when psql has ended.
+        if send.blocking_send(read).is_err() || over {
+            return text;
+        }
+    }
+}
+
 impl DumpFeed {
     /// Opens the dump.
     ///
     /// # Errors
     /// It cannot be opened.
-    pub async fn open(path: &Path, total: u64, progress: Progress) -> Result<Self, PathError> {
-        let file = tokio::fs::File::open(path)
-            .await
-            .map_err(PathError::on("open", path))?;
+    pub fn open(path: &Path, progress: Progress) -> Result<Self, PostgresError> {
+        let source = DumpSource::open(path)?;
+        let text = source.whole().map_err(PathError::on("read", path))?;
+        let (send, chunks) = mpsc::channel(READ_AHEAD);
         Ok(Self {
-            file,
-            hasher: Sha256::new(),
+            chunks,
+            reading: tokio::task::spawn_blocking(move || read_all(text, &send)),
+            chunk: Bytes::new(),
             finder: ConnectFinder::default(),
             done: 0,
-            total,
+            total: source.size(),
             progress,
             failed: None,
         })
     }
 
-    /// Returns how much was read and its SHA-256.
-    #[must_use]
-    pub fn finish(self) -> (u64, String) {
-        (self.done, hex::encode(self.hasher.finalize()))
+    /// Returns how much of the text was read, and the SHA-256 of the file.
+    ///
+    /// # Errors
+    /// The rest of the file cannot be read.
+    pub async fn finish(self) -> io::Result<(u64, String)> {
+        drop(self.chunks);
+        let text = self.reading.await.map_err(io::Error::other)?;
+        let hashed = tokio::task::spawn_blocking(|| text.sha256()).await;
+        Ok((self.done, hashed.map_err(io::Error::other)??))
     }
 }
 
@@ -62,24 +95,33 @@ impl AsyncRead for DumpFeed {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = ready!(Pin::new(&mut self.file).poll_read(cx, buffer));
         let this = &mut *self;
-        let fresh = &buffer.filled()[before..];
-        this.hasher.update(fresh);
-        this.done += fresh.len() as u64;
-        this.progress.bytes(this.done, Some(this.total));
-        let result = match read {
-            Ok(()) if this.finder.push(fresh) => Err(ConnectFinder::error()),
-            other => other,
-        };
-        if let Err(error) = &result {
-            this.failed = Some(match error.raw_os_error() {
-                Some(code) => io::Error::from_raw_os_error(code),
-                None => io::Error::new(error.kind(), error.to_string()),
+        if this.chunk.is_empty() {
+            let next = ready!(this.chunks.poll_recv(cx)).transpose();
+            let checked = next.and_then(|chunk| {
+                let chunk = chunk.unwrap_or_default();
+                match this.finder.push(&chunk) {
+                    true => Err(ConnectFinder::error()),
+                    false => Ok(chunk),
+                }
             });
+            match checked {
+                Ok(chunk) => this.chunk = chunk,
+                Err(error) => {
+                    this.failed = Some(match error.raw_os_error() {
+                        Some(code) => io::Error::from_raw_os_error(code),
+                        None => io::Error::new(error.kind(), error.to_string()),
+                    });
+                    return Poll::Ready(Err(error));
+                }
+            }
         }
-        Poll::Ready(result)
+        let size = this.chunk.len().min(buffer.remaining());
+        buffer.put_slice(&this.chunk[..size]);
+        this.chunk.advance(size);
+        this.done += size as u64;
+        this.progress.bytes(this.done, Some(this.total));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -200,7 +242,7 @@ impl Psql<'_> {
 }
 
 fn unreadable(src: &Path, source: io::Error) -> ModuleError {
-    if source.kind() == io::ErrorKind::InvalidData {
+    if source.kind() == io::ErrorKind::Unsupported {
         return PostgresError::BadDump {
             path: src.to_path_buf(),
             message: source.to_string(),
@@ -208,12 +250,7 @@ fn unreadable(src: &Path, source: io::Error) -> ModuleError {
         }
         .into();
     }
-    PathError {
-        action: "read",
-        path: src.to_path_buf(),
-        source,
-    }
-    .into()
+    dump_source::unreadable(src, source).into()
 }
 
 /// psql says `psql:<stdin>:123: ERROR:  42P01: …`: the line of the dump and the SQLSTATE.

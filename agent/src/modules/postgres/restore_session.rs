@@ -1,8 +1,7 @@
 //! A session that takes part in a restore: runs statements, and streams data of tables.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +13,7 @@ use tokio_postgres::error::SqlState;
 
 use super::connect::{cancellable, literal};
 use super::dump_reader::Cut;
+use super::dump_source::{DumpSource, Text, unreadable};
 use super::error::{PostgresError, SqlError};
 use super::restore_fill::{Filler, Targets};
 use super::restore_pool::Claim;
@@ -41,6 +41,8 @@ pub struct Load {
     pub to: Cut,
     /// Whether it is all the data of the table that this COPY brings.
     pub whole: bool,
+    /// Whether it is the last part of that.
+    pub last: bool,
     /// What NULLs become on the way.
     pub targets: Option<Targets>,
 }
@@ -87,13 +89,15 @@ pub struct Shared {
     /// The dump.
     pub path: PathBuf,
     /// The same, open.
-    pub file: Arc<File>,
-    /// Bytes of the dump that are done.
+    pub source: DumpSource,
+    /// Bytes of the dump's text that are done.
     pub done: AtomicU64,
-    /// Bytes of the dump.
+    /// Bytes of the dump's text.
     pub total: u64,
     /// Rows that were loaded.
     pub rows: AtomicU64,
+    /// Tables whose last part was loaded.
+    pub tables: AtomicU64,
     /// Values that were filled in, by table.
     pub filled: Mutex<BTreeMap<String, u64>>,
 }
@@ -102,9 +106,13 @@ impl Shared {
     /// Says that bytes of the dump are done.
     pub fn advance(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.ctx
-            .progress
-            .bytes(done.min(self.total), Some(self.total));
+        let what = format!(
+            "{} rows of {} tables",
+            self.rows.load(Ordering::Relaxed),
+            self.tables.load(Ordering::Relaxed)
+        );
+        let done = done.min(self.total);
+        self.ctx.progress.bytes_of(done, Some(self.total), what);
     }
 
     /// The error of a statement: where in the dump, which statement, what the server said.
@@ -249,6 +257,8 @@ impl Session {
                 )
                 .await?;
                 shared.rows.fetch_add(rows, Ordering::Relaxed);
+                let tables = u64::from(load.last);
+                shared.tables.fetch_add(tables, Ordering::Relaxed);
                 let part = if load.whole { "" } else { " (a part)" };
                 let line = format!("{}{part}: {rows} rows", load.table);
                 shared.ctx.progress.line(line);
@@ -331,15 +341,17 @@ impl Session {
         let sink = begun.map_err(|error| shared.failed(line - 1, &text, error))?;
         tokio::pin!(sink);
         let mut filler = load.targets.clone().map(Filler::new);
-        let mut offset = load.from.offset;
-        while offset < load.to.offset && !shared.ctx.cancel.is_cancelled() {
-            let chunk = read_chunk(shared, offset, load.to.offset).await?;
+        let (mut offset, end) = (load.from.offset, load.to.offset);
+        let data = shared.source.part(offset, end);
+        let mut data = Some(data.map_err(PathError::on("read", &shared.path))?);
+        while offset < end && !shared.ctx.cancel.is_cancelled() {
+            let chunk = read_chunk(shared, &mut data, end - offset).await?;
             let read = chunk.len() as u64;
             offset += read;
             let chunk = match &mut filler {
                 Some(filler) => {
                     let mut filled = filler.push(&chunk);
-                    if offset == load.to.offset {
+                    if offset == end {
                         filled.extend(filler.finish());
                     }
                     filled.into()
@@ -386,16 +398,23 @@ fn blames_a_statement(error: &tokio_postgres::Error) -> bool {
     })
 }
 
-async fn read_chunk(shared: &Shared, offset: u64, end: u64) -> Result<Bytes, ModuleError> {
-    let file = Arc::clone(&shared.file);
-    let length = usize::try_from(end - offset).unwrap_or(CHUNK).min(CHUNK);
+/// Reads on; `data` is nothing after an error.
+async fn read_chunk(
+    shared: &Shared,
+    data: &mut Option<Text>,
+    left: u64,
+) -> Result<Bytes, ModuleError> {
+    let mut reader = data.take().ok_or(ModuleError::Cancelled)?;
+    let length = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
     let read = tokio::task::spawn_blocking(move || {
         let mut chunk = vec![0; length];
-        file.read_exact_at(&mut chunk, offset)
-            .map(|()| Bytes::from(chunk))
+        let read = reader.read_exact(&mut chunk);
+        read.map(|()| (Bytes::from(chunk), reader))
     });
     let read = read.await.map_err(|_| ModuleError::Cancelled)?;
-    Ok(read.map_err(PathError::on("read", &shared.path))?)
+    let (chunk, reader) = read.map_err(|error| unreadable(&shared.path, error))?;
+    *data = Some(reader);
+    Ok(chunk)
 }
 
 #[cfg(test)]

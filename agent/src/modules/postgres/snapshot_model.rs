@@ -12,8 +12,13 @@ use super::key_ranges::KeyRanges;
 pub struct TableSnapshot {
     /// Number of rows.
     pub rows: u64,
-    /// Checksum of all columns of all rows, whatever their order.
+    /// Checksum of all columns of all rows, whatever their order. Comparable where `kept_columns` are the
+    /// same: it is made of what these give.
     pub checksum: String,
+    /// Sums of the same by ranges of the primary key: they tell where a difference lies. Small tables have
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<KeyRanges>,
     /// Checksum of the columns that no later script changes; only for tables named in
     /// `changed_columns`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -21,6 +26,9 @@ pub struct TableSnapshot {
     /// The columns that `kept` covers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_columns: Option<Vec<String>>,
+    /// Sums of `kept` by ranges of the primary key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_ranges: Option<KeyRanges>,
     /// Checksum of all columns with values in the place of NULLs, where scripts that are anticipated
     /// fill these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,10 +36,9 @@ pub struct TableSnapshot {
     /// The values that `filled` has for NULLs, by column.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filled_columns: Option<BTreeMap<String, String>>,
-    /// Sums by ranges of the primary key, of what `kept` or else `filled` or else `checksum` covers: they tell
-    /// where a difference lies. Small tables have none.
+    /// Sums of `filled` by ranges of the primary key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ranges: Option<KeyRanges>,
+    pub filled_ranges: Option<KeyRanges>,
     /// Columns with their types, `not null` added where it applies.
     pub columns: BTreeMap<String, String>,
     /// Number of indexes.
