@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use crate::agent::build;
 use crate::error::LabError;
+use crate::workplace::Lock;
 use crate::{apt, tool};
 
 /// Linked against musl, with nothing left to be found on the host.
@@ -45,17 +46,25 @@ fn built(more: &[&str], adjust: impl FnOnce(&mut Command)) -> Result<PathBuf, La
     if let Some(path) = std::env::var_os(VARIABLE) {
         return Ok(path.into());
     }
+    ensure_musl()?;
+    let target = ["--package", "kaapana-agent", "--target", TARGET];
+    build(&[&target[..], more].concat(), adjust)
+}
+
+/// Installs what a static file is built with, one test at a time: rustup fails where two of it add the same.
+fn ensure_musl() -> Result<(), LabError> {
+    let _lock = Lock::take("musl")?;
     apt::ensure("musl-gcc", "musl-tools")?;
     let mut installed = Command::new("rustc");
     installed.args(["--print", "target-libdir", "--target", TARGET]);
     let folder = tool::run(&mut installed, "find the standard library for musl")?;
-    if !Path::new(folder.trim()).is_dir() {
-        let mut add = Command::new("rustup");
-        tool::run(
-            add.args(["target", "add", TARGET]),
-            "add the standard library for musl",
-        )?;
+    if Path::new(folder.trim()).is_dir() {
+        return Ok(());
     }
-    let target = ["--package", "kaapana-agent", "--target", TARGET];
-    build(&[&target[..], more].concat(), adjust)
+    let mut add = Command::new("rustup");
+    tool::run(
+        add.args(["target", "add", TARGET]),
+        "add the standard library for musl",
+    )?;
+    Ok(())
 }
