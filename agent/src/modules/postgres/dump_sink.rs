@@ -1,13 +1,17 @@
 //! Where a dump goes: a file that is hashed while it is written, compressed on request.
 
+use std::fs::File;
+use std::future::Future;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::task::JoinHandle;
 use zeekstd::{EncodeOptions, FrameSizePolicy, RawEncoder};
 
 use super::dump_text::is_complete;
@@ -20,6 +24,9 @@ const TAIL: usize = 4 * 1024;
 const FRAME: u32 = 4 << 20;
 /// Room for what comes out of the compressor at once.
 const ROOM: usize = 128 << 10;
+
+/// After so many bytes they are sent on to the disk: while more comes, not all at once at the end.
+const STRETCH: u64 = 32 << 20;
 
 /// Makes zstd's seekable format of a text.
 pub struct Compressor(RawEncoder<'static>);
@@ -102,6 +109,11 @@ pub struct Sink {
     /// Compressed, and not written yet.
     pending: Vec<u8>,
     hasher: Sha256,
+    /// The same file, and its sync that is under way.
+    on_disk: Arc<File>,
+    syncing: Option<JoinHandle<io::Result<()>>>,
+    /// Bytes when that began.
+    synced: u64,
     size: u64,
     text: u64,
     tail: Vec<u8>,
@@ -133,6 +145,9 @@ impl Sink {
             .open(path)
             .map_err(failed())?;
         Ok(Self {
+            on_disk: Arc::new(file.try_clone().map_err(failed())?),
+            syncing: None,
+            synced: 0,
             file: tokio::fs::File::from_std(file),
             compressor,
             pending: Vec::new(),
@@ -174,6 +189,23 @@ impl Sink {
             self.progress
                 .bytes(self.text, Some(self.total.max(self.text)));
         }
+    }
+
+    /// Begins a sync where enough is new. An error of the last one counts: the system says it once.
+    fn poll_sync(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if let Some(syncing) = &mut self.syncing {
+            let Poll::Ready(ended) = Pin::new(syncing).poll(cx) else {
+                return Ok(());
+            };
+            self.syncing = None;
+            ended.map_err(io::Error::other)??;
+        }
+        if self.size - self.synced >= STRETCH {
+            self.synced = self.size;
+            let file = Arc::clone(&self.on_disk);
+            self.syncing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
+        }
+        Ok(())
     }
 
     /// Keeps a copy of what went wrong; the caller sees only that something did.
@@ -223,6 +255,10 @@ impl Sink {
             self.written(&rest);
         }
         self.file.flush().await.map_err(failed("write"))?;
+        if let Some(syncing) = self.syncing.take() {
+            let ended = syncing.await.map_err(io::Error::other);
+            ended.and_then(|ended| ended).map_err(failed("sync"))?;
+        }
         self.file.sync_all().await.map_err(failed("sync"))?;
         self.progress.bytes(self.text, Some(self.text));
         Ok(Written {
@@ -240,6 +276,8 @@ impl AsyncWrite for Sink {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        let synced = this.poll_sync(cx);
+        this.note(synced)?;
         if let Some(mut compressor) = this.compressor.take() {
             let ready = this.poll_pending(cx);
             let pushed = match ready {
