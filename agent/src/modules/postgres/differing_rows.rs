@@ -13,11 +13,11 @@ use tokio_postgres::Client;
 
 use super::connect::ident;
 use super::dump_reader::{CopyBlock, DumpReader, Item, ReadError};
-use super::dump_source::DumpSource;
+use super::dump_source::{DumpSource, unreadable};
 use super::dump_statement::{Kind, copy_columns, kind};
 use super::error::PostgresError;
 use super::key_ranges::Place;
-use crate::modules::error::{ModuleError, PathError};
+use crate::modules::error::ModuleError;
 
 /// So many rows are named.
 const NAMED: usize = 5;
@@ -91,7 +91,7 @@ impl Wanted {
         };
         let (schema, name) = self.written();
         let quoted = format!("{}.{}", ident(&schema), ident(&name));
-        if table.replace('"', "") != self.table || table.contains('"') && table != quoted {
+        if ![&self.table, &quoted].contains(&&table) {
             return None;
         }
         let columns = copy_columns(copy)?;
@@ -111,13 +111,9 @@ impl Wanted {
     /// # Errors
     /// It cannot be read.
     fn of_dump(&self, dump: &Path) -> Result<Option<Rows>, PostgresError> {
-        let unreadable = PathError::on("read", dump);
+        let unreadable = |error| unreadable(dump, error);
         let source = DumpSource::open(dump)?;
-        let whole = source.whole();
-        let mut reader = match whole {
-            Ok(whole) => DumpReader::new(whole),
-            Err(error) => return Err(unreadable(error).into()),
-        };
+        let mut reader = DumpReader::new(source.whole().map_err(unreadable)?);
         let found = loop {
             match reader.next() {
                 Ok(Some(Item::Copy(block))) => {
@@ -136,7 +132,7 @@ impl Wanted {
             None => Ok(None),
             Some((block, fields)) => self.of_block(&source, &block, &fields).map(Some),
         });
-        Ok(rows.map_err(unreadable)?)
+        rows.map_err(unreadable)
     }
 
     fn of_block(

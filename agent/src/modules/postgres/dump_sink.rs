@@ -278,17 +278,9 @@ impl AsyncWrite for Sink {
         let this = &mut *self;
         let synced = this.poll_sync(cx);
         this.note(synced)?;
-        if let Some(mut compressor) = this.compressor.take() {
-            let ready = this.poll_pending(cx);
-            let pushed = match ready {
-                Poll::Ready(Ok(())) => compressor.push(bytes, &mut this.pending),
-                Poll::Ready(Err(error)) => Err(error),
-                Poll::Pending => {
-                    this.compressor = Some(compressor);
-                    return Poll::Pending;
-                }
-            };
-            this.compressor = Some(compressor);
+        ready!(this.poll_pending(cx))?;
+        if let Some(compressor) = &mut this.compressor {
+            let pushed = compressor.push(bytes, &mut this.pending);
             this.note(pushed)?;
             this.seen(bytes);
             return Poll::Ready(Ok(bytes.len()));
