@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Case, folder, neutral};
 use crate::error::{LabError, io_error};
 use crate::tool;
-use crate::workplace::lab_subdir;
+use crate::workplace::{Lock, lab_subdir};
 
 /// The version that expectations are made with: the newest that Python 3.11 takes.
 pub const VERSION: &str = "2.19.14";
@@ -21,16 +21,19 @@ pub struct Ansible {
 }
 
 impl Ansible {
-    /// Installs it from PyPI, where that has not been done yet.
+    /// Installs it from PyPI, where that has not been done yet, one test at a time.
     ///
     /// # Errors
     /// There is no Python with `venv`, or PyPI does not answer.
     pub fn install() -> Result<Self, LabError> {
+        let _lock = Lock::take("ansible")?;
         let dir = lab_subdir("ansible")?.join(VERSION);
         let bin = dir.join("bin");
         if !bin.join("ansible-playbook").is_file() {
             tool::run(
-                Command::new("python3").args(["-m", "venv"]).arg(&dir),
+                Command::new("python3")
+                    .args(["-m", "venv", "--clear"])
+                    .arg(&dir),
                 "make a virtual environment for ansible-core",
             )?;
             tool::run(
