@@ -213,3 +213,37 @@ fn a_task_that_only_looks_is_run_again_and_nobody_is_asked() -> Outcome {
     run.end()?.must_have(130)?;
     Ok(())
 }
+
+#[test]
+fn what_debug_prints_is_shown_and_what_no_log_hides_is_neither_shown_nor_recorded() -> Outcome {
+    let hidden = "the-word-that-stays-here";
+    let scene = Scene::with(
+        "- {id: told, debug: {msg: for everybody}}\n\
+         - {id: long, debug: {msg: \"first\\nsecond\\nthird\"}}\n\
+         - {id: value, no_log: true, debug: {msg: \"{{ word }}\"}}\n\
+         - {id: right, no_log: true, assert: {that: true, success_msg: \"it is {{ word }}\"}}\n\
+         - {id: wrong, no_log: true, assert: {that: false, fail_msg: \"not {{ word }}\"}}\n",
+    )?;
+    // The command line is recorded.
+    let file = scene.path("word.yaml");
+    fs::write(&file, format!("word: {hidden}\n"))?;
+    let word = format!("@{}", file.display());
+    let ended = scene.agent(&["run"], &["-vv", "-e", &word])?;
+    ended.must_have(2)?;
+    ended.must_say(&[
+        "for everybody",
+        "first … (`-v` shows 2 more lines)",
+        "third",
+        "failed assert: the error is hidden because of no_log",
+    ])?;
+    let printed = format!("{}{}", ended.stdout, ended.stderr);
+    assert!(!printed.contains(hidden), "{printed}");
+    assert_eq!(scene.records("task_finished", "wrong").len(), 1);
+    let journal = fs::read_to_string(scene.journal_path())?;
+    let said: Vec<&str> = journal
+        .lines()
+        .filter(|line| line.contains(hidden))
+        .collect();
+    assert_eq!(said, Vec::<&str>::new());
+    Ok(())
+}

@@ -150,7 +150,12 @@ fn evaluate(templates: &Templates, node: &Node, scope: &Scope) -> Result<Value, 
             .collect(),
         _ => {
             let value = templates.evaluate(node, scope)?;
-            Ok(json!({"expression": node.to_value(), "value": value}))
+            // `true` and `false` are expressions as well.
+            let text = match node.to_value() {
+                Value::String(text) => text,
+                other => other.to_string(),
+            };
+            Ok(json!({"expression": text, "value": value}))
         }
     }
 }

@@ -290,6 +290,7 @@ impl<'p> Session<'p> {
             outputs,
             summary,
         } = outcome;
+        let summary = summary.filter(|_| !place.frame.no_log);
         result.insert("changed".into(), changed.into());
         result.insert("failed".into(), false.into());
         // Lets a later task tell whether two things were seen by the same run.

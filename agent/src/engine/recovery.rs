@@ -92,7 +92,7 @@ impl<'p> Session<'p> {
     ) -> UnitEnd {
         self.stats.failed += 1;
         let result = Value::Object(failure.to_result());
-        let text = failure.message.clone();
+        let text = self.message(place, failure);
         self.finished_event(place, Status::Failed, &result, Some(text), since);
         UnitEnd {
             status: Status::Failed,

@@ -336,7 +336,7 @@ impl<'p> Session<'p> {
             place.identity.clone(),
             (fingerprint.clone(), hidden.clone()),
         );
-        let message = engine.redactor.text(&failure.message);
+        let message = self.message(place, failure);
         // Without a finish record the attempt stays open: the next run asks the module what became of it.
         if ignored || !failure.unknown || attempt.is_none() {
             self.record(Body::TaskFinished {
@@ -361,6 +361,14 @@ impl<'p> Session<'p> {
         super::facts::take(&self.root, task, result);
     }
 
+    /// What a failure says, as it may be shown and written.
+    pub(super) fn message(&self, place: &Place<'_>, failure: &Failure) -> String {
+        if place.frame.no_log {
+            return "the error is hidden because of no_log".into();
+        }
+        self.engine.redactor.text(&failure.message)
+    }
+
     /// A result as it may be shown and written.
     pub(super) fn hide(&self, place: &Place<'_>, result: &Value) -> Value {
         if place.frame.no_log {
@@ -382,7 +390,9 @@ impl<'p> Session<'p> {
         summary: Option<String>,
         since: Instant,
     ) {
-        let summary = summary.filter(|_| !place.frame.no_log || status == Status::Done);
+        // What a failure says was hidden by whoever tells of it.
+        let told = [Status::Done, Status::Failed, Status::Ignored].contains(&status);
+        let summary = summary.filter(|_| !place.frame.no_log || told);
         (self.events)(Event::TaskFinished {
             task: place.identity.clone(),
             name: self.name(place),

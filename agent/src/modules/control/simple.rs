@@ -237,10 +237,19 @@ impl Module for DebugModule {
             Value::String(text) => text.clone(),
             other => serde_json::to_string_pretty(other).unwrap_or_default(),
         };
-        for line in text.lines() {
-            ctx.progress.line(line);
-        }
-        Ok(Outcome::ok().with(key, value))
+        let outcome = Outcome::ok().with(key, value);
+        let lines: Vec<&str> = text.lines().collect();
+        Ok(match lines[..] {
+            [] => outcome,
+            [line] => outcome.summary(line),
+            [first, ..] => {
+                for line in &lines {
+                    ctx.progress.line(*line);
+                }
+                let more = lines.len() - 1;
+                outcome.summary(format!("{first} … (`-v` shows {more} more lines)"))
+            }
+        })
     }
 
     async fn recover(&self, _ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {
