@@ -120,10 +120,15 @@ fn a_run_killed_in_the_removal_is_continued() -> Outcome {
 }
 
 #[test]
-fn a_run_killed_in_the_direct_restore_is_continued() -> Outcome {
-    killed_on("direct", "restore-direct", |_| {
+fn a_run_killed_in_the_dump_that_is_restored_meanwhile_is_continued() -> Outcome {
+    killed_on("direct", "dump-old-direct", |_| {
         Moment::Program("pacs_direct", RESTORING)
     })
+}
+
+#[test]
+fn a_run_killed_before_what_was_restored_meanwhile_is_taken_is_continued() -> Outcome {
+    killed_on("direct", "restore-direct", |_| Moment::Started)
 }
 
 #[test]

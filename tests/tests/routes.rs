@@ -16,22 +16,20 @@ const FILLED: [&str; 2] = ["public.instance", "public.series"];
 #[test]
 fn both_routes_lead_to_the_database_that_the_guide_leads_to_by_hand() -> Result<(), Box<dyn Error>>
 {
-    let guide = migrated(&json!({"route": "guide"}))?;
+    let guide = migrated(&json!({"route": "guide", "dump_compression": "zstd"}))?;
     guide.must_have_ended_right()?;
     comes_in_filled(&guide, "restore-work")?;
+    let dumps = ["pacsdb_9_6.sql.zst", "pacsdb_updated.sql.zst"];
+    let there = |dump: &&str| guide.site.backup_dir.join(dump).exists();
+    assert!(dumps.iter().all(there));
     let by_guide = described(&guide.site)?;
     drop(guide);
-    let direct = migrated(&json!({"route": "direct", "dump_compression": "zstd"}))?;
+    let direct = migrated(&json!({"route": "direct"}))?;
     direct.must_be_passed_over()?;
     direct.must_leave_nothing()?;
-    comes_in_filled(&direct, "restore-direct")?;
+    let restored = comes_in_filled(&direct, "restore-direct")?;
+    assert_eq!(restored["ahead"], true, "restored while it was dumped");
     is_short(&direct);
-    let dumps = ["pacsdb_9_6.sql.zst", "pacsdb_updated.sql.zst"];
-    assert!(
-        dumps
-            .iter()
-            .all(|dump| direct.site.backup_dir.join(dump).exists())
-    );
     let by_short_way = described(&direct.site)?;
     drop(direct);
     let by_hand = described(&done_by_hand()?)?;
@@ -91,8 +89,8 @@ fn described(site: &Site) -> Result<Described, Box<dyn Error>> {
     Ok(described)
 }
 
-/// The columns were filled on the way, in as many rows as there were.
-fn comes_in_filled(migration: &Migration, restore: &str) -> Result<(), Box<dyn Error>> {
+/// The columns were filled on the way, in as many rows as there were. Returns what the restore says.
+fn comes_in_filled(migration: &Migration, restore: &str) -> Result<Value, Box<dyn Error>> {
     let journal = migration.agent.journal();
     let ended = journal
         .iter()
@@ -104,7 +102,7 @@ fn comes_in_filled(migration: &Migration, restore: &str) -> Result<(), Box<dyn E
     assert_eq!(tables, FILLED, "{restored}");
     let some = |done: &&Value| done["values"].as_u64() > Some(0);
     assert!(done.iter().all(some), "{restored}");
-    Ok(())
+    Ok(ended["result"].clone())
 }
 
 /// There was no work server.

@@ -199,7 +199,7 @@ const NOTES: &[Notes] = &[
     },
     Notes {
         name: "postgresql_dump",
-        recovery: "done where a file that it made is there with the SHA-256 noted beside it; otherwise the half file is removed and the dump made again; a file that it has not made: *unknown*",
+        recovery: "done where a file that it made is there with the SHA-256 noted beside it; otherwise the half file is removed and the dump made again; what was restored ahead of a dump that is not whole is dropped; a file that it has not made: *unknown*",
         check_mode: "predicts",
     },
     Notes {

@@ -4,14 +4,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use bollard::Docker;
 use serde_json::{Value, json};
 
 use super::connect::{Server, with_login};
+use super::dump_ahead::{Growing, RestoreAhead};
 use super::dump_pipe::DumpPipe;
 use super::dump_sink::{Sink, Written};
 use super::error::PostgresError;
 use super::files::{hash_file, rename_new, sync_parent, write_whole};
-use crate::modules::context::TaskContext;
+use crate::modules::context::{Progress, TaskContext};
 use crate::modules::docker::exec::{ExecRequest, ExecStreams, run};
 use crate::modules::docker::{client, target};
 use crate::modules::error::{ModuleError, PathError};
@@ -40,6 +42,11 @@ with_login! {
         #[serde(default, alias = "dump_extra_args")]
         #[schemars(extend("aliases" = ["dump_extra_args"]))]
         pub extra_args: Vec<String>,
+        /// Server that the dump is restored into while it is being written: a head start for the
+        /// `postgresql_restore` with this dump's `checksum` that comes next and gives the database its
+        /// name. Compressed dumps have none.
+        #[serde(default)]
+        pub restore_ahead: Option<RestoreAhead>,
     }
 }
 
@@ -53,7 +60,7 @@ impl TypedModule for PostgresqlDump {
   postgresql_dump:
     db: pacsdb
     dest: "{{ backup_dir }}/pacsdb_old.sql"
-  register: dump   # dump.dest, .size, .checksum (sha256:<hex>), .sha256, .program, .uncompressed_size
+  register: dump   # dump.dest, .size, .checksum (sha256:<hex>), .sha256, .program, .uncompressed_size, .restored_ahead
 "#;
 
     fn undo(efforts: &[Effort<'_>]) -> Undo {
@@ -87,10 +94,52 @@ impl PostgresqlDump {
         let program = version.stdout.trim().to_owned();
         let total = estimate(&server, &db).await?;
         let request = request(&server, &db, &self.extra_args);
-        let compress = dest.extension().is_some_and(|extension| extension == "zst");
-        let mut sink = Sink::create(partial, compress, ctx.progress.clone(), total)?;
+        let compress = is_compressed(dest);
+        let ahead = self.restore_ahead.as_ref().filter(|_| !compress);
+        // The restore is behind it, and says how far that is.
+        let progress = match ahead {
+            Some(_) => Progress::none(),
+            None => ctx.progress.clone(),
+        };
+        let sink = Sink::create(partial, compress, progress, total)?;
+        let writing = self.write(ctx, (&docker, &container), request, (dest, partial), sink);
+        let (written, restored) = match ahead {
+            Some(ahead) => {
+                let growing = Growing {
+                    dest,
+                    partial,
+                    estimate: total,
+                };
+                ahead.beside(ctx, &growing, writing).await?
+            }
+            None => (writing.await?, None),
+        };
+        self.put_in_place(ctx, dest, partial, &written.sha256)?;
+        let outcome = outcome(dest, written.size, &written.sha256)
+            .with("program", program)
+            .with("uncompressed_size", written.text);
+        let Some(filled) = restored else {
+            return Ok(outcome.with("restored_ahead", Value::Null));
+        };
+        let said = format!(
+            "{}, restored meanwhile",
+            outcome.summary.as_deref().unwrap_or_default()
+        );
+        let ahead = json!({"tables": filled.tables, "rows": filled.rows});
+        Ok(outcome.with("restored_ahead", ahead).summary(said))
+    }
+
+    /// Lets pg_dump write, and looks whether what it wrote is whole.
+    async fn write(
+        &self,
+        ctx: &TaskContext,
+        (docker, container): (&Docker, &str),
+        request: ExecRequest,
+        (dest, partial): (&Path, &Path),
+        mut sink: Sink,
+    ) -> Result<Written, ModuleError> {
         let mut hear = |line: &str| ctx.progress.line(ctx.redactor.text(line));
-        let pipe = DumpPipe::beside(&docker, &container, partial).await?;
+        let pipe = DumpPipe::beside(docker, container, partial).await?;
         let ended = match &pipe {
             Some(pipe) => {
                 let streams = ExecStreams {
@@ -98,7 +147,7 @@ impl PostgresqlDump {
                     ..ExecStreams::default()
                 };
                 let request = pipe.request(request);
-                let dumping = run(&docker, &container, &request, streams, &ctx.cancel);
+                let dumping = run(docker, container, &request, streams, &ctx.cancel);
                 pipe.pump(dumping, &mut sink).await
             }
             None => {
@@ -107,7 +156,7 @@ impl PostgresqlDump {
                     stdout: Some(&mut sink),
                     on_stderr: Some(&mut hear),
                 };
-                run(&docker, &container, &request, streams, &ctx.cancel).await
+                run(docker, container, &request, streams, &ctx.cancel).await
             }
         };
         drop(pipe);
@@ -145,11 +194,55 @@ impl PostgresqlDump {
             }
             .into());
         }
-        let Written { size, sha256, text } = sink.finish(partial).await?;
-        self.put_in_place(ctx, dest, partial, &sha256)?;
-        Ok(outcome(dest, size, &sha256)
-            .with("program", program)
-            .with("uncompressed_size", text))
+        Ok(sink.finish(partial).await?)
+    }
+
+    /// Tells what became of the file.
+    async fn recover_file(
+        &self,
+        ctx: &TaskContext,
+        intent: &Value,
+    ) -> Result<Recovery, ModuleError> {
+        let dest = intent["dest"]
+            .as_str()
+            .map_or_else(|| self.dest(ctx), PathBuf::from);
+        remove_if_there(&partial_of(&dest))?;
+        let sums = sums_of(&dest);
+        let made_by_us = read_sums(&sums)
+            .filter(|(attempt, _)| Some(attempt) == ctx.interrupted_attempt.as_ref());
+        match (dest.exists(), made_by_us) {
+            (false, Some(_)) => {
+                remove_if_there(&sums)?;
+                Ok(Recovery::NotDone)
+            }
+            (false, None) => Ok(Recovery::NotDone),
+            (true, Some((_, expected))) => {
+                let hashed = {
+                    let (dest, progress) = (dest.clone(), ctx.progress.clone());
+                    tokio::task::spawn_blocking(move || {
+                        hash_file(&dest, |done| progress.bytes(done, None))
+                    })
+                    .await
+                };
+                let (size, sha256) = hashed.map_err(|error| PathError {
+                    action: "read",
+                    path: dest.clone(),
+                    source: io::Error::other(error),
+                })??;
+                if sha256 == expected {
+                    sync_parent(&dest)?;
+                    return Ok(Recovery::Done(outcome(&dest, size, &sha256)));
+                }
+                Ok(Recovery::Unknown {
+                    doing: format!("writing a dump to {}", dest.display()),
+                    found: "a file is there whose content was changed since".into(),
+                })
+            }
+            (true, None) => Ok(Recovery::Unknown {
+                doing: format!("writing a dump to {}", dest.display()),
+                found: "a file is there that this task has not made".into(),
+            }),
+        }
     }
 
     /// The checksum file first: with it, a finished dump proves by whom it was made, whenever the
@@ -194,6 +287,10 @@ fn outcome(dest: &Path, size: u64, sha256: &str) -> Outcome {
         .with("checksum_file", sums_of(dest).display().to_string())
         .output(file)
         .summary(format!("{} ({} MiB)", dest.display(), size >> 20))
+}
+
+fn is_compressed(dest: &Path) -> bool {
+    dest.extension().is_some_and(|extension| extension == "zst")
 }
 
 fn beside(dest: &Path, suffix: &str) -> PathBuf {
@@ -283,7 +380,11 @@ impl Module for PostgresqlDump {
         if sums.exists() && read_sums(&sums).is_none() {
             return Err(PostgresError::DestExists { path: sums }.into());
         }
-        Ok(json!({"dest": dest, "partial": partial_of(&dest)}))
+        let ahead = match &self.restore_ahead {
+            Some(ahead) if !is_compressed(&dest) => ahead.prepare(ctx).await?,
+            _ => Value::Null,
+        };
+        Ok(json!({"dest": dest, "partial": partial_of(&dest), "ahead": ahead}))
     }
 
     async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {
@@ -300,46 +401,12 @@ impl Module for PostgresqlDump {
     }
 
     async fn recover(&self, ctx: &TaskContext, intent: &Value) -> Result<Recovery, ModuleError> {
-        let dest = intent["dest"]
-            .as_str()
-            .map_or_else(|| self.dest(ctx), PathBuf::from);
-        remove_if_there(&partial_of(&dest))?;
-        let sums = sums_of(&dest);
-        let made_by_us = read_sums(&sums)
-            .filter(|(attempt, _)| Some(attempt) == ctx.interrupted_attempt.as_ref());
-        match (dest.exists(), made_by_us) {
-            (false, Some(_)) => {
-                remove_if_there(&sums)?;
-                Ok(Recovery::NotDone)
-            }
-            (false, None) => Ok(Recovery::NotDone),
-            (true, Some((_, expected))) => {
-                let hashed = {
-                    let (dest, progress) = (dest.clone(), ctx.progress.clone());
-                    tokio::task::spawn_blocking(move || {
-                        hash_file(&dest, |done| progress.bytes(done, None))
-                    })
-                    .await
-                };
-                let (size, sha256) = hashed.map_err(|error| PathError {
-                    action: "read",
-                    path: dest.clone(),
-                    source: io::Error::other(error),
-                })??;
-                if sha256 == expected {
-                    sync_parent(&dest)?;
-                    return Ok(Recovery::Done(outcome(&dest, size, &sha256)));
-                }
-                Ok(Recovery::Unknown {
-                    doing: format!("writing a dump to {}", dest.display()),
-                    found: "a file is there whose content was changed since".into(),
-                })
-            }
-            (true, None) => Ok(Recovery::Unknown {
-                doing: format!("writing a dump to {}", dest.display()),
-                found: "a file is there that this task has not made".into(),
-            }),
+        let recovery = self.recover_file(ctx, intent).await?;
+        if let Some(ahead) = &self.restore_ahead {
+            let dumped = matches!(recovery, Recovery::Done(_));
+            ahead.recover(ctx, &intent["ahead"], dumped).await?;
         }
+        Ok(recovery)
     }
 
     fn advice(&self, ctx: &TaskContext) -> Advice {

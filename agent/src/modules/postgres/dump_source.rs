@@ -9,13 +9,17 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use zeekstd::{DecodeOptions, Decoder, SeekTable};
 
 use super::error::PostgresError;
 use crate::modules::error::PathError;
+
+/// How often a file that is still being written is looked at by a reader that has come to its end.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What every zstd frame begins with (RFC 8878, section 3.1.1).
 const ZSTD: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
@@ -32,6 +36,78 @@ pub fn unreadable(path: &Path, error: io::Error) -> PostgresError {
     PathError::on("read", path)(error).into()
 }
 
+/// How far the writing of a dump is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Growing,
+    Whole,
+    Failed,
+}
+
+/// What the readers of a growing dump look at.
+#[derive(Debug)]
+struct Growth {
+    stage: Mutex<Stage>,
+    ended: Condvar,
+}
+
+impl Growth {
+    /// Waits a little where the file still grows, and says how far it is.
+    fn wait(&self) -> Stage {
+        let stage = locked(&self.stage);
+        let waited = self
+            .ended
+            .wait_timeout_while(stage, LOOK, |stage| *stage == Stage::Growing);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Whoever writes a dump that is read meanwhile. Dropped before [`Grower::end`], it has failed, and no reader
+/// waits any longer.
+#[derive(Debug)]
+pub struct Grower(Arc<Growth>);
+
+impl Grower {
+    /// Begins; readers of its sources wait at the end of the file from now on.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self(Arc::new(Growth {
+            stage: Mutex::new(Stage::Growing),
+            ended: Condvar::new(),
+        }))
+    }
+
+    /// Says that everything is in the file, or that the rest will never come.
+    pub fn end(&self, whole: bool) {
+        let mut stage = locked(&self.0.stage);
+        if *stage == Stage::Growing {
+            *stage = if whole { Stage::Whole } else { Stage::Failed };
+            self.0.ended.notify_all();
+        }
+    }
+
+    /// Opens the dump for a reader, plain text in a file that is there. `estimate`: about how much text it
+    /// will be, in bytes.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn source(&self, path: &Path, estimate: u64) -> Result<DumpSource, PostgresError> {
+        let file = File::open(path).map_err(PathError::on("open", path))?;
+        Ok(DumpSource {
+            file: Arc::new(file),
+            frames: None,
+            size: estimate,
+            growth: Some(Arc::clone(&self.0)),
+        })
+    }
+}
+
+impl Drop for Grower {
+    fn drop(&mut self) {
+        self.end(false);
+    }
+}
+
 /// What tells whether a file was written to.
 pub type Stamp = (u64, i64, i64);
 
@@ -42,6 +118,8 @@ pub struct DumpSource {
     /// Of a compressed one.
     frames: Option<SeekTable>,
     size: u64,
+    /// Of one that is still being written.
+    growth: Option<Arc<Growth>>,
 }
 
 impl DumpSource {
@@ -65,6 +143,7 @@ impl DumpSource {
                 file,
                 frames: None,
                 size: on_disk,
+                growth: None,
             });
         }
         let mut all = FileAt::new(&file, None);
@@ -82,10 +161,17 @@ impl DumpSource {
             file,
             size: frames.size_decomp(),
             frames: Some(frames),
+            growth: None,
         })
     }
 
-    /// Bytes of the text.
+    /// Tells whether it is one that may still be being written.
+    #[must_use]
+    pub fn grows(&self) -> bool {
+        self.growth.is_some()
+    }
+
+    /// Bytes of the text; about so many where it grows.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -100,18 +186,19 @@ impl DumpSource {
         Ok((found.size(), found.ctime(), found.ctime_nsec()))
     }
 
-    /// Reads the whole text in order, and hashes the file on the way.
+    /// Reads the whole text in order, and hashes the file on the way. Where it grows, up to its end.
     ///
     /// # Errors
     /// There is no memory for the decoder.
     pub fn whole(&self) -> io::Result<Whole> {
         let hash = Arc::new(Mutex::new(Hash::default()));
-        let text = self.text(0, self.size, Some(Arc::clone(&hash)))?;
+        let end = if self.grows() { u64::MAX } else { self.size };
+        let text = self.text(0, end, Some(Arc::clone(&hash)))?;
         let file = Arc::clone(&self.file);
         Ok(Whole { text, hash, file })
     }
 
-    /// Reads a part of the text.
+    /// Reads a part of the text. Where it grows, what is not there yet is waited for, and may never come.
     ///
     /// # Errors
     /// It is not in there, or there is no memory for the decoder.
@@ -124,6 +211,7 @@ impl DumpSource {
         let origin = match &self.frames {
             None => {
                 file.offset = from;
+                file.growth = self.growth.clone();
                 Origin::Plain {
                     file,
                     left: to - from,
@@ -206,16 +294,17 @@ struct Hash {
     bytes: u64,
 }
 
-fn locked(hash: &Mutex<Hash>) -> MutexGuard<'_, Hash> {
-    hash.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A place in the file. Its end is an error: whoever reads knows how much there is, and the decoder would
-/// wait for more for ever.
+/// wait for more for ever. Where the file grows, its end is the end of the text.
 struct FileAt {
     file: Arc<File>,
     offset: u64,
     hash: Option<Arc<Mutex<Hash>>>,
+    growth: Option<Arc<Growth>>,
 }
 
 impl FileAt {
@@ -224,20 +313,43 @@ impl FileAt {
             file: Arc::clone(file),
             offset: 0,
             hash,
+            growth: None,
+        }
+    }
+
+    fn read_here(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.file.read_at(buffer, self.offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
+    /// Reads at what was the end of the file a moment ago: more, once it is there, or nothing.
+    fn read_on(&self, growth: &Growth, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // Before reading: what was written until then is read, whatever comes in between.
+            let stage = growth.wait();
+            match (self.read_here(buffer)?, stage) {
+                (0, Stage::Growing) => {}
+                (0, Stage::Failed) => {
+                    return Err(io::Error::other("the dump came to no good end"));
+                }
+                (read, _) => return Ok(read),
+            }
         }
     }
 }
 
 impl Read for FileAt {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = loop {
-            match self.file.read_at(buffer, self.offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read?,
-            }
-        };
+        let mut read = self.read_here(buffer)?;
         if read == 0 && !buffer.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            match &self.growth {
+                Some(growth) => read = self.read_on(growth, buffer)?,
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
         }
         if let Some(hash) = &self.hash {
             let mut hash = locked(hash);
@@ -317,6 +429,42 @@ mod tests {
                 part.read_to_end(&mut read).expect("read");
                 assert!(read == text[from..to], "{from} to {to}");
             }
+        }
+    }
+
+    #[test]
+    fn a_text_that_grows_is_read_to_its_end_and_not_beyond_a_failure() {
+        let text = text();
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("dump");
+        for whole in [true, false] {
+            let mut file = File::create(&path).expect("made");
+            let grower = Grower::begin();
+            let source = grower.source(&path, 7).expect("opened");
+            assert!(source.grows());
+            let reader = std::thread::spawn(move || {
+                let mut all = source.whole().expect("reader");
+                let mut read = Vec::new();
+                let ended = all.read_to_end(&mut read).map(|_| ());
+                let again = source.part(5, 9).and_then(|mut part| {
+                    let mut some = String::new();
+                    part.read_to_string(&mut some).map(|_| some)
+                });
+                (ended, read, all.sha256().expect("hashed"), again)
+            });
+            for piece in text.chunks(1_500_000) {
+                io::Write::write_all(&mut file, piece).expect("written");
+                std::thread::sleep(LOOK);
+            }
+            if whole {
+                grower.end(true);
+            }
+            drop(grower);
+            let (ended, read, sha256, again) = reader.join().expect("thread");
+            assert_eq!(ended.is_ok(), whole, "{ended:?}");
+            assert!(read == text);
+            assert_eq!(sha256, hex::encode(Sha256::digest(&text)));
+            assert_eq!(again.expect("part").as_bytes(), &text[5..9]);
         }
     }
 

@@ -59,17 +59,39 @@ pub fn inspect(path: &Path) -> Result<DumpHead, PostgresError> {
     let head = part(0, size.min(HEAD))?;
     let tail = part(size.saturating_sub(TAIL), size)?;
     let text = String::from_utf8_lossy(&head);
-    check_text(&text, &tail).map_err(|(message, help)| PostgresError::BadDump {
+    let checked = check_head(&text).and_then(|()| check_tail(&tail));
+    checked.map_err(|wrong| bad(path, wrong))?;
+    Ok(read_head(&text, size))
+}
+
+/// Looks at the beginning of a dump that is still being written, and waits for it. The size is an estimate.
+///
+/// # Errors
+/// It cannot be read, or is no plain dump of one database.
+pub fn inspect_growing(path: &Path, source: &DumpSource) -> Result<DumpHead, PostgresError> {
+    let mut head = Vec::new();
+    let read = source.part(0, HEAD);
+    let read = read.and_then(|mut part| part.read_to_end(&mut head));
+    read.map_err(|error| unreadable(path, error))?;
+    let text = String::from_utf8_lossy(&head);
+    check_head(&text).map_err(|wrong| bad(path, wrong))?;
+    Ok(read_head(&text, source.size()))
+}
+
+/// What is wrong, and what helps.
+type Wrong = (&'static str, &'static str);
+
+fn bad(path: &Path, (message, help): Wrong) -> PostgresError {
+    PostgresError::BadDump {
         path: path.to_path_buf(),
         message: message.to_owned(),
         help: help.to_owned(),
-    })?;
-    Ok(read_head(&text, size))
+    }
 }
 
 const AGAIN: &str = "make the dump again; a dump that is not whole must never be restored";
 
-fn check_text(head: &str, tail: &[u8]) -> Result<(), (&'static str, &'static str)> {
+fn check_head(head: &str) -> Result<(), Wrong> {
     if head.is_empty() {
         return Err(("it is empty", AGAIN));
     }
@@ -111,6 +133,10 @@ fn check_text(head: &str, tail: &[u8]) -> Result<(), (&'static str, &'static str
             "check the path; a pg_dump that failed leaves only its error message in such a file",
         ));
     }
+    Ok(())
+}
+
+fn check_tail(tail: &[u8]) -> Result<(), Wrong> {
     if !is_complete(tail) {
         return Err((
             "it is cut short: the last line of a whole dump is missing",

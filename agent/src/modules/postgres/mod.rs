@@ -8,6 +8,7 @@ mod data_dir;
 mod database;
 mod differing_rows;
 mod dump;
+mod dump_ahead;
 mod dump_lexer;
 mod dump_pipe;
 mod dump_reader;
@@ -29,6 +30,8 @@ mod initdb_server;
 mod json;
 mod key_ranges;
 #[cfg(test)]
+mod live_ahead_tests;
+#[cfg(test)]
 mod live_content_tests;
 #[cfg(test)]
 mod live_cut_tests;
@@ -48,6 +51,7 @@ mod query;
 mod restore;
 mod restore_dispatch;
 mod restore_fill;
+mod restore_make;
 mod restore_parallel;
 mod restore_parts;
 mod restore_pool;

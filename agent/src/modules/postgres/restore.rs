@@ -1,7 +1,7 @@
 //! `postgresql_restore`: a plain dump becomes a database, whole or not at all.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -10,19 +10,18 @@ use serde_json::{Map, Value, json};
 use tokio_postgres::Client;
 
 use super::anticipate::{self, Anticipated, Fills};
-use super::connect::{FAREWELL, Server, literal, with_login};
+use super::connect::{Server, with_login};
+use super::dump_source::DumpSource;
 use super::dump_text::{self, DumpHead};
 use super::error::PostgresError;
 use super::files::sha256_of_argument;
-use super::restore_fill;
-use super::restore_parallel::{Parallel, changed};
-use super::restore_psql::{DumpFeed, Psql};
+use super::restore_make::{Filled, How, Making, Shape, abandon, connections};
+use super::restore_parallel::changed;
 use super::restore_target::{self as databases, Mark};
 use super::sessions::{self, Whose};
 use crate::modules::context::TaskContext;
 use crate::modules::docker::arguments::env_map;
-use crate::modules::docker::{client, target};
-use crate::modules::error::{ModuleError, PathError};
+use crate::modules::error::ModuleError;
 use crate::modules::module::{Advice, Kind, Module, Outcome, Plan, Recovery, TypedModule};
 
 /// How a dump is restored.
@@ -47,7 +46,8 @@ with_login! {
         #[schemars(extend("aliases" = ["login_db"]))]
         pub db: Option<String>,
         /// SHA-256 that the dump must have, `sha256:<hex>` or plain hex; checked before the database
-        /// gets its name.
+        /// gets its name. With it, what `postgresql_dump` with `restore_ahead` made of this very dump is
+        /// taken as it is (`ahead` in the result).
         #[serde(default)]
         pub checksum: Option<String>,
         /// Owner of the database. Default: the owner of the empty one, else the user.
@@ -89,25 +89,11 @@ impl TypedModule for PostgresqlRestore {
     db: pacsdb
     src: "{{ dump.dest }}"
     checksum: "{{ dump.checksum }}"
-  register: restored   # restored.db, .tables, .bytes, .sha256, .method, .rows, .anticipated
+  register: restored   # restored.db, .tables, .rows, .bytes, .sha256, .anticipated
 "#;
 }
 
 impl PostgresqlRestore {
-    fn target_db(&self, server: &Server) -> Result<String, PostgresError> {
-        let db = server.db(self.db.as_deref());
-        if ["postgres", "template0", "template1"].contains(&db.as_str()) {
-            return Err(PostgresError::argument(
-                "db",
-                format!("`{db}` is the server's own"),
-            ));
-        }
-        if db.len() > 50 {
-            return Err(PostgresError::argument("db", "is longer than 50 bytes"));
-        }
-        Ok(db)
-    }
-
     fn expected(&self) -> Result<Option<String>, PostgresError> {
         let read = |text: &String| {
             sha256_of_argument(text).ok_or_else(|| {
@@ -125,241 +111,97 @@ impl PostgresqlRestore {
         Ok(())
     }
 
-    /// Makes way: drops what an earlier attempt of ours left, refuses anything else.
-    async fn clear_staging(&self, admin: &Client, staging: &str) -> Result<(), PostgresError> {
-        match databases::find(admin, staging)
-            .await?
-            .map(|found| found.mark)
-        {
-            None => Ok(()),
-            Some(Mark::Begun { .. } | Mark::Whole { .. }) => {
-                databases::drop_ours(admin, staging).await
-            }
-            Some(Mark::None | Mark::Replaced) => Err(PostgresError::ForeignDatabase {
-                db: staging.to_owned(),
-            }),
-        }
-    }
-
-    async fn fill(
+    /// Proves what was filled against the dump as it was and should be, and says so in the database.
+    async fn prove(
         &self,
         ctx: &TaskContext,
-        server: &Server,
         admin: &Client,
         staging: &str,
         head: &DumpHead,
-        fills: &Fills,
-    ) -> Result<Filled, ModuleError> {
+        filled: &Filled,
+    ) -> Result<(), ModuleError> {
         let src = ctx.resolve(&self.src);
-        let (bytes, sha256, how, anticipated) = match self.method {
-            Method::Parallel => {
-                self.fill_parallel(ctx, server, staging, &src, fills)
-                    .await?
-            }
-            Method::Psql => {
-                let (bytes, sha256, how) =
-                    self.fill_by_psql(ctx, server, staging, &src, head).await?;
-                (bytes, sha256, how, Vec::new())
-            }
-        };
-        if bytes != head.size {
+        if filled.bytes != head.size {
             return Err(changed(&src).into());
         }
-        if let Some(expected) = self.expected()?.filter(|expected| *expected != sha256) {
+        if let Some(expected) = self.expected()?.filter(|sha256| *sha256 != filled.sha256) {
             return Err(PostgresError::Checksum {
                 path: src,
                 expected,
-                found: sha256,
+                found: filled.sha256.clone(),
             }
             .into());
         }
-        let touched = anticipated.iter().map(|done| done.table.clone()).collect();
-        let refused = restore_fill::refused(server, staging, fills, &touched).await?;
-        let tables = count_tables(server, staging).await?;
-        let mark = Mark::Whole {
-            attempt: ctx.attempt.clone(),
-            sha256: sha256.clone(),
-            tables,
-            anticipated: anticipated.clone(),
+        databases::mark(admin, staging, &filled.mark(&ctx.attempt)).await?;
+        Ok(())
+    }
+
+    /// Takes over the database that `postgresql_dump` filled while it wrote this very dump, where it is what
+    /// this task would make.
+    async fn take_over(
+        &self,
+        ctx: &TaskContext,
+        admin: &Client,
+        server: &Server,
+        staging: &str,
+        (shape, head, fills): (&Shape, &DumpHead, &Fills),
+    ) -> Result<Option<Filled>, ModuleError> {
+        let (Some(expected), Method::Parallel) = (self.expected()?, self.method) else {
+            return Ok(None);
         };
-        if refused.is_empty() {
-            databases::mark(admin, staging, &mark).await?;
-        }
-        Ok(Filled {
-            bytes,
+        let Some(found) = databases::find(admin, staging).await? else {
+            return Ok(None);
+        };
+        let fits = shape.fits(&found, server);
+        let Mark::Whole {
             sha256,
             tables,
-            how,
+            rows,
             anticipated,
-            refused,
-        })
-    }
-
-    /// Makes the database and fills it; once more without what turns out not to come to the same.
-    async fn make(
-        &self,
-        ctx: &TaskContext,
-        server: &Server,
-        admin: &Client,
-        place: &Place<'_>,
-    ) -> Result<Filled, ModuleError> {
-        let mut fills = anticipate::of_scripts(ctx, &self.anticipate)?;
-        loop {
-            let (staging, owner) = (place.staging, place.owner.as_deref());
-            databases::create(admin, staging, owner, &place.locale, &ctx.attempt).await?;
-            let filled = self
-                .fill(ctx, server, admin, staging, place.head, &fills)
-                .await?;
-            if filled.refused.is_empty() {
-                return Ok(filled);
-            }
-            for (table, reason) in filled.refused {
-                ctx.progress.line(format!(
-                    "again, without anticipating updates of {table}: {reason}"
-                ));
-                fills.remove(&table);
-            }
-            databases::drop_ours(admin, staging).await?;
-        }
-    }
-
-    async fn fill_parallel(
-        &self,
-        ctx: &TaskContext,
-        server: &Server,
-        staging: &str,
-        src: &Path,
-        fills: &Fills,
-    ) -> Result<(u64, String, Map<String, Value>, Vec<Anticipated>), ModuleError> {
-        let connections = self.connections.unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(2, |processors| processors.get().min(8))
-        });
-        ctx.progress
-            .line(format!("restoring over {connections} connections"));
-        let parallel = Parallel {
-            server,
-            settings: &self.settings,
-            connections: connections.max(1),
-            fills,
+            ..
+        } = found.mark
+        else {
+            return Ok(None);
         };
-        let restored = parallel.restore(ctx, src, staging).await?;
+        // Less than the scripts would let us do is no harm: they do it themselves.
+        let may = |done: &Anticipated| fills.get(&done.table) == Some(&done.columns);
+        if sha256 != expected || !fits || !anticipated.iter().all(may) {
+            return Ok(None);
+        }
         let how = [
             ("method".to_owned(), "parallel".into()),
-            ("connections".to_owned(), connections.into()),
-            ("rows".to_owned(), restored.rows.into()),
+            ("ahead".to_owned(), true.into()),
         ];
-        for done in &restored.anticipated {
-            ctx.progress.line(format!(
-                "{}: {} NULLs filled, as the update scripts do",
-                done.table, done.values
-            ));
-        }
-        let how = how.into_iter().collect();
-        Ok((restored.bytes, restored.sha256, how, restored.anticipated))
-    }
-
-    async fn fill_by_psql(
-        &self,
-        ctx: &TaskContext,
-        server: &Server,
-        staging: &str,
-        src: &Path,
-        head: &DumpHead,
-    ) -> Result<(u64, String, Map<String, Value>), ModuleError> {
-        let docker = client::connect(ctx).await?;
-        let container = target(ctx, self.container.as_deref(), self.service.as_deref())?;
-        let psql = Psql {
-            docker: &docker,
-            container: &container,
-            server,
-            settings: &self.settings,
+        let filled = Filled {
+            bytes: head.size,
+            sha256,
+            tables,
+            rows,
+            how: how.into_iter().collect(),
+            anticipated,
         };
-        let version = psql.version(ctx, src, head).await?;
-        let mut feed = DumpFeed::open(src, ctx.progress.clone())?;
-        psql.restore(ctx, src, staging, &mut feed).await?;
-        let finished = feed.finish().await;
-        let (bytes, sha256) = finished.map_err(PathError::on("read", src))?;
-        let how = [
-            ("method".to_owned(), "psql".into()),
-            ("psql".to_owned(), version.into()),
-        ];
-        Ok((bytes, sha256, how.into_iter().collect()))
+        databases::mark(admin, staging, &filled.mark(&ctx.attempt)).await?;
+        Ok(Some(filled))
     }
 }
 
-/// Where a dump goes.
-struct Place<'a> {
-    staging: &'a str,
-    owner: Option<String>,
-    locale: String,
-    head: &'a DumpHead,
-}
-
-/// What was restored.
-struct Filled {
-    bytes: u64,
-    sha256: String,
-    tables: u64,
-    /// Method and what else is known of it.
-    how: Map<String, Value>,
-    anticipated: Vec<Anticipated>,
-    /// Tables in which what was anticipated does not come to the same, each with the reason: then the
-    /// database is of no use.
-    refused: BTreeMap<String, String>,
-}
-
-async fn count_tables(server: &Server, db: &str) -> Result<u64, PostgresError> {
-    let client = server.connect(db).await?;
-    let row = client
-        .query_one(
-            "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-             WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'",
-            &[],
-        )
-        .await
-        .map_err(PostgresError::sql(format!("count the tables of {db}")))?;
-    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
-}
-
-/// Drops what a failed attempt has filled, and returns its error. What cannot be dropped now the next run
-/// looks at: a connection that was cut while the database was made has left one without a mark.
-async fn abandon(
-    ctx: &TaskContext,
-    admin: &Client,
-    staging: &str,
-    error: ModuleError,
-) -> ModuleError {
-    // A server that stands still never answers.
-    let dropping = databases::drop_ours(admin, staging);
-    let why = match tokio::time::timeout(FAREWELL, dropping).await {
-        Ok(Ok(())) => return error,
-        Ok(Err(second)) => second.to_string(),
-        Err(_) => "the server does not answer".to_owned(),
-    };
-    ctx.progress
-        .line(format!("left database {staging} behind: {why}"));
-    error.with_unknown_outcome()
-}
-
-fn staging_of(db: &str) -> String {
-    format!("{db}_restoring")
-}
-
-fn outcome(
-    db: &str,
-    sha256: &str,
-    tables: u64,
-    bytes: u64,
-    anticipated: &[Anticipated],
-) -> Outcome {
-    Outcome::changed()
-        .with("anticipated", json!(anticipated))
+fn outcome(db: &str, filled: Filled) -> Outcome {
+    let (tables, sha256) = (filled.tables, &filled.sha256);
+    let mut outcome = Outcome::changed()
+        .with("anticipated", json!(filled.anticipated))
         .with("db", db)
         .with("tables", tables)
-        .with("bytes", bytes)
-        .with("sha256", sha256)
+        .with("rows", filled.rows)
+        .with("bytes", filled.bytes)
+        .with("sha256", sha256.as_str())
         .with("checksum", format!("sha256:{sha256}"))
-        .summary(format!("{tables} tables in {db}"))
+        .summary(if filled.how.contains_key("ahead") {
+            format!("{tables} tables in {db}, restored while they were dumped")
+        } else {
+            format!("{tables} tables in {db}")
+        });
+    outcome.result.extend(filled.how);
+    outcome
 }
 
 #[async_trait]
@@ -381,7 +223,7 @@ impl Module for PostgresqlRestore {
         }
         dump_text::inspect(&src)?;
         let server = self.login().server(ctx)?;
-        let db = self.target_db(&server)?;
+        let db = databases::target(&server, self.db.as_deref())?;
         let admin = server.connect_maintenance().await?;
         databases::refuse_filled(&admin, &server, &db).await?;
         Ok(Plan::NeedsChange(vec![format!(
@@ -395,14 +237,10 @@ impl Module for PostgresqlRestore {
         self.check_method()?;
         let head = dump_text::inspect(&ctx.resolve(&self.src))?;
         let server = self.login().server(ctx)?;
-        let db = self.target_db(&server)?;
-        let staging = staging_of(&db);
+        let db = databases::target(&server, self.db.as_deref())?;
+        let staging = databases::staging_of(&db);
         let admin = server.connect_maintenance().await?;
-        databases::refuse_filled(&admin, &server, &db).await?;
-        let there = databases::find(&admin, &staging).await?;
-        if there.as_ref().is_some_and(|found| found.mark == Mark::None) {
-            return Err(PostgresError::ForeignDatabase { db: staging }.into());
-        }
+        databases::refuse_unfit(&admin, &server, &db).await?;
         Ok(json!({
             "db": db,
             "staging": staging,
@@ -416,52 +254,65 @@ impl Module for PostgresqlRestore {
         let src = ctx.resolve(&self.src);
         let head = dump_text::inspect(&src)?;
         let server = self.login().server(ctx)?;
-        let db = self.target_db(&server)?;
-        let staging = staging_of(&db);
+        let db = databases::target(&server, self.db.as_deref())?;
+        let staging = databases::staging_of(&db);
         let admin = server.connect_maintenance().await?;
         databases::refuse_newer(&admin, &src, &head).await?;
         let there = databases::refuse_filled(&admin, &server, &db).await?;
-        self.clear_staging(&admin, &staging).await?;
-        let owner = self
-            .owner
-            .clone()
-            .or_else(|| there.as_ref().map(|found| found.owner.clone()));
-        let locale = match (&there, &head.encoding) {
-            (Some(found), _) => found.locale.clone(),
-            (None, Some(encoding)) => format!("ENCODING {}", literal(encoding)),
-            (None, None) => String::new(),
-        };
-        let place = Place {
-            staging: &staging,
-            owner,
-            locale,
-            head: &head,
-        };
-        let filled = match self.make(ctx, &server, &admin, &place).await {
-            Ok(filled) => filled,
-            Err(error) => return Err(abandon(ctx, &admin, &staging, error).await),
+        let shape = Shape::of(there.as_ref(), self.owner.as_deref(), &head);
+        let fills = anticipate::of_scripts(ctx, &self.anticipate)?;
+        let ahead = self.take_over(ctx, &admin, &server, &staging, (&shape, &head, &fills));
+        let filled = match ahead.await? {
+            Some(filled) => filled,
+            None => {
+                databases::clear(&admin, &staging).await?;
+                let open = || DumpSource::open(&src);
+                let how = match self.method {
+                    Method::Parallel => How::Parallel {
+                        connections: connections(self.connections),
+                        open: &open,
+                    },
+                    Method::Psql => How::Psql {
+                        container: self.container.as_deref(),
+                        service: self.service.as_deref(),
+                    },
+                };
+                let making = Making {
+                    ctx,
+                    server: &server,
+                    admin: &admin,
+                    staging: &staging,
+                    shape: &shape,
+                    src: &src,
+                    head: &head,
+                    how,
+                    settings: &self.settings,
+                    fills,
+                };
+                let made = async {
+                    let filled = making.make().await?;
+                    self.prove(ctx, &admin, &staging, &head, &filled).await?;
+                    Ok(filled)
+                };
+                match made.await {
+                    Ok(filled) => filled,
+                    Err(error) => return Err(abandon(ctx, &admin, &staging, error).await),
+                }
+            }
         };
         // The server may have given it its name, whatever became of the answer.
         let placed = databases::put_in_place(&admin, &server, &staging, &db).await;
         placed.map_err(|error| ModuleError::from(error).with_unknown_outcome())?;
-        let mut outcome = outcome(
-            &db,
-            &filled.sha256,
-            filled.tables,
-            filled.bytes,
-            &filled.anticipated,
-        )
-        .with("dump_of_server", head.server_version.clone());
-        outcome.result.extend(filled.how);
-        Ok(outcome)
+        Ok(outcome(&db, filled).with("dump_of_server", head.server_version.clone()))
     }
 
     async fn recover(&self, ctx: &TaskContext, intent: &Value) -> Result<Recovery, ModuleError> {
         let server = self.login().server(ctx)?;
-        let db = intent["db"]
-            .as_str()
-            .map_or_else(|| self.target_db(&server), |db| Ok(db.to_owned()))?;
-        let staging = staging_of(&db);
+        let db = intent["db"].as_str().map_or_else(
+            || databases::target(&server, self.db.as_deref()),
+            |db| Ok(db.to_owned()),
+        )?;
+        let staging = databases::staging_of(&db);
         let admin = server.connect_maintenance().await?;
         // Their client was killed, they may still be at work. A psql sees the end of its input, and commits.
         if let Some(attempt) = &ctx.interrupted_attempt {
@@ -472,10 +323,18 @@ impl Module for PostgresqlRestore {
                 attempt,
                 sha256,
                 tables,
+                rows,
                 anticipated,
             } if Some(attempt) == ctx.interrupted_attempt.as_ref() => {
-                let bytes = intent["bytes"].as_u64().unwrap_or(0);
-                Some(outcome(&db, sha256, *tables, bytes, anticipated))
+                let filled = Filled {
+                    bytes: intent["bytes"].as_u64().unwrap_or(0),
+                    sha256: sha256.clone(),
+                    tables: *tables,
+                    rows: *rows,
+                    how: Map::new(),
+                    anticipated: anticipated.clone(),
+                };
+                Some(outcome(&db, filled))
             }
             _ => None,
         };

@@ -76,8 +76,8 @@ fn read_all(text: Whole, send: &mpsc::Sender<Result<Read, ReadError>>) {
 }
 
 impl Parallel<'_> {
-    /// Restores all of `src` into `db`, which nobody else uses. `src` is open and read twice: once to know
-    /// what is in it, once for the data of each table.
+    /// Restores all of `source` into `db`, which nobody else uses. It is read twice: once to know what is in
+    /// it, once for the data of each table. `src` is what messages call it.
     ///
     /// # Errors
     /// The dump cannot be read or changed meanwhile, the server refuses something, or the run was
@@ -86,11 +86,12 @@ impl Parallel<'_> {
         &self,
         ctx: &TaskContext,
         src: &Path,
+        source: DumpSource,
         db: &str,
     ) -> Result<Restored, ModuleError> {
-        let source = DumpSource::open(src)?;
         let stamp = |source: &DumpSource| source.stamp().map_err(PathError::on("inspect", src));
-        let before = stamp(&source)?;
+        // While it grows it changes all the time; from its end on it must not.
+        let opened = (!source.grows()).then(|| stamp(&source)).transpose()?;
         let text = source.whole().map_err(PathError::on("read", src))?;
         let shared = Arc::new(Shared {
             ctx: ctx.clone(),
@@ -118,11 +119,14 @@ impl Parallel<'_> {
             self.connections as u64,
             self.fills.clone(),
         );
-        let (bytes, sha256) = loop {
+        let (bytes, sha256, before) = loop {
             pool.check()?;
             match receive.recv().await {
                 Some(Ok(Read::Item(item))) => dispatcher.item(item).await?,
-                Some(Ok(Read::End { bytes, sha256 })) => break (bytes, sha256),
+                Some(Ok(Read::End { bytes, sha256 })) => {
+                    let before = opened.map_or_else(|| stamp(&shared.source), Ok)?;
+                    break (bytes, sha256, before);
+                }
                 Some(Err(error)) => return Err(unreadable(src, error)),
                 None => return Err(ModuleError::Cancelled),
             }

@@ -39,6 +39,8 @@ pub enum Mark {
         sha256: String,
         /// Number of tables.
         tables: u64,
+        /// Rows of all tables, where they were counted.
+        rows: Option<u64>,
         /// What of later scripts is in it already.
         anticipated: Vec<Anticipated>,
     },
@@ -61,12 +63,17 @@ impl Mark {
                 Some((rest, list)) => (rest, serde_json::from_str(list).ok()?),
                 None => (rest, Vec::new()),
             };
-            let (rest, tables) = rest.rsplit_once("; tables=")?;
+            let (rest, counts) = rest.rsplit_once("; tables=")?;
+            let (tables, rows) = match counts.split_once("; rows=") {
+                Some((tables, rows)) => (tables, Some(rows.parse().ok()?)),
+                None => (counts, None),
+            };
             let (attempt, sha256) = rest.rsplit_once("; sha256=")?;
             Some(Self::Whole {
                 attempt: attempt.to_owned(),
                 sha256: sha256.to_owned(),
                 tables: tables.parse().ok()?,
+                rows,
                 anticipated,
             })
         };
@@ -84,9 +91,13 @@ impl Mark {
                 attempt,
                 sha256,
                 tables,
+                rows,
                 anticipated,
             } => {
                 let mut text = format!("{WHOLE}{attempt}; sha256={sha256}; tables={tables}");
+                if let Some(rows) = rows {
+                    text.push_str(&format!("; rows={rows}"));
+                }
                 if !anticipated.is_empty() {
                     text.push_str(ANTICIPATED);
                     text.push_str(&json!(anticipated).to_string());
@@ -135,6 +146,56 @@ pub async fn find(client: &Client, db: &str) -> Result<Option<Found>, PostgresEr
             ),
         }
     }))
+}
+
+/// Returns the name that a database has until it is whole.
+#[must_use]
+pub fn staging_of(db: &str) -> String {
+    format!("{db}_restoring")
+}
+
+/// Returns the database that is meant, where a dump may go there.
+///
+/// # Errors
+/// It is one that every server has, or its name is too long for what is put behind it meanwhile.
+pub fn target(server: &Server, named: Option<&str>) -> Result<String, PostgresError> {
+    let db = server.db(named);
+    if ["postgres", "template0", "template1"].contains(&db.as_str()) {
+        let message = format!("`{db}` is the server's own");
+        return Err(PostgresError::argument("db", message));
+    }
+    if db.len() > 50 {
+        return Err(PostgresError::argument("db", "is longer than 50 bytes"));
+    }
+    Ok(db)
+}
+
+/// Looks whether a dump may go into `db`, before anything is done.
+///
+/// # Errors
+/// It holds something, a database that is not ours has the name that it has meanwhile, or the server refuses.
+pub async fn refuse_unfit(client: &Client, server: &Server, db: &str) -> Result<(), PostgresError> {
+    refuse_filled(client, server, db).await?;
+    let staging = staging_of(db);
+    let there = find(client, &staging).await?;
+    if there.is_some_and(|found| found.mark == Mark::None) {
+        return Err(PostgresError::ForeignDatabase { db: staging });
+    }
+    Ok(())
+}
+
+/// Makes way: drops what an earlier attempt of ours left, refuses anything else.
+///
+/// # Errors
+/// A database that is not ours has this name, or the server refuses.
+pub async fn clear(client: &Client, staging: &str) -> Result<(), PostgresError> {
+    match find(client, staging).await?.map(|found| found.mark) {
+        None => Ok(()),
+        Some(Mark::Begun { .. } | Mark::Whole { .. }) => drop_ours(client, staging).await,
+        Some(Mark::None | Mark::Replaced) => Err(PostgresError::ForeignDatabase {
+            db: staging.to_owned(),
+        }),
+    }
 }
 
 /// Says what a database holds, or nothing when it is empty.
@@ -370,12 +431,14 @@ mod tests {
                 attempt: "run-1/2".into(),
                 sha256: "ab".into(),
                 tables: 7,
+                rows: None,
                 anticipated: Vec::new(),
             },
             Mark::Whole {
                 attempt: "run-1/2".into(),
                 sha256: "ab".into(),
                 tables: 7,
+                rows: Some(12),
                 anticipated: vec![Anticipated {
                     table: "public.t".into(),
                     columns: [("a".to_owned(), "; tables=1".to_owned())].into(),
