@@ -215,6 +215,27 @@ fn a_task_that_only_looks_is_run_again_and_nobody_is_asked() -> Outcome {
 }
 
 #[test]
+fn extra_variables_may_hold_templates_and_wrong_ones_stop_before_anything() -> Outcome {
+    let scene = Scene::with("- {id: count, shell: \"echo {{ place }} >> HOME/effects\"}\n")?;
+    let file = scene.path("site.yaml");
+    let from_file = format!("@{}", file.display());
+    for (text, said) in [
+        ("place: \"{{ nowhere }}/x\"\n", "`nowhere` is undefined"),
+        ("place: \"{{ root \"\n", "-e place"),
+    ] {
+        fs::write(&file, text)?;
+        let ended = scene.agent(&["run"], &["-e", &from_file])?;
+        ended.must_have(5)?;
+        ended.must_say(&["-e place", said])?;
+        assert_eq!(scene.effects(), "");
+    }
+    fs::write(&file, "root: /srv\nplace: \"{{ root }}/x\"\n")?;
+    scene.agent(&["run"], &["-e", &from_file])?.must_have(0)?;
+    assert_eq!(scene.effects(), "/srv/x");
+    Ok(())
+}
+
+#[test]
 fn what_debug_prints_is_shown_and_what_no_log_hides_is_neither_shown_nor_recorded() -> Outcome {
     let hidden = "the-word-that-stays-here";
     let scene = Scene::with(

@@ -1,6 +1,7 @@
 //! What must not be shown: learnt before anything is.
 
 use super::run::Engine;
+use crate::playbook::model::Node;
 use crate::source::Problem;
 
 impl Engine {
@@ -28,7 +29,8 @@ impl Engine {
             }
             for name in &play.secrets {
                 if let Some(value) = self.options.extra_vars.get(name) {
-                    self.redactor.add(value);
+                    let node = Node::of_extra(name, value);
+                    self.redactor.add(&self.templates.render(&node, &scope)?);
                 }
                 let inventory = &self.options.host.vars;
                 let files = play.vars_files.iter();

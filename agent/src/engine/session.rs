@@ -355,7 +355,7 @@ impl Engine {
         if let Value::Object(magic) = magic {
             scope.push_values(magic);
         }
-        scope.push_extra(self.options.extra_vars.clone());
+        scope.push_extra(&self.options.extra_vars);
         scope
     }
 

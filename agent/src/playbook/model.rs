@@ -35,6 +35,21 @@ pub enum NodeKind {
 }
 
 impl Node {
+    /// Makes a node of an extra variable. Messages say `-e NAME` for its place, and never show its value,
+    /// which may be a secret.
+    #[must_use]
+    pub fn of_extra(name: &str, value: &Value) -> Self {
+        let at = Location {
+            file: Arc::new(SourceFile {
+                path: format!("-e {name}").into(),
+                text: String::new(),
+            }),
+            start: 0,
+            end: 0,
+        };
+        Self::of_value(value, &at)
+    }
+
     /// Makes a node of a value, all of it at one place.
     #[must_use]
     pub fn of_value(value: &Value, at: &Location) -> Self {

@@ -11,6 +11,7 @@ use super::connect::{Server, with_login};
 use super::dump_ahead::{Growing, RestoreAhead};
 use super::dump_pipe::DumpPipe;
 use super::dump_sink::{Sink, Written};
+use super::dump_text;
 use super::error::PostgresError;
 use super::files::{hash_file, rename_new, sync_parent, write_whole};
 use crate::modules::context::{Progress, TaskContext};
@@ -87,11 +88,6 @@ impl PostgresqlDump {
         let db = server.db(self.db.as_deref());
         let container = target(ctx, self.container.as_deref(), self.service.as_deref())?;
         let docker = client::connect(ctx).await?;
-        let version = ExecRequest::new(["pg_dump", "--version"]);
-        let version =
-            crate::modules::docker::exec::run_ok(&docker, &container, &version, &ctx.cancel)
-                .await?;
-        let program = version.stdout.trim().to_owned();
         let total = estimate(&server, &db).await?;
         let request = request(&server, &db, &self.extra_args);
         let compress = is_compressed(dest);
@@ -114,10 +110,8 @@ impl PostgresqlDump {
             }
             None => (writing.await?, None),
         };
+        let outcome = outcome(dest, written.size, &written.sha256, partial)?;
         self.put_in_place(ctx, dest, partial, &written.sha256)?;
-        let outcome = outcome(dest, written.size, &written.sha256)
-            .with("program", program)
-            .with("uncompressed_size", written.text);
         let Some(filled) = restored else {
             return Ok(outcome.with("restored_ahead", Value::Null));
         };
@@ -231,7 +225,7 @@ impl PostgresqlDump {
                 })??;
                 if sha256 == expected {
                     sync_parent(&dest)?;
-                    return Ok(Recovery::Done(outcome(&dest, size, &sha256)));
+                    return Ok(Recovery::Done(outcome(&dest, size, &sha256, &dest)?));
                 }
                 Ok(Recovery::Unknown {
                     doing: format!("writing a dump to {}", dest.display()),
@@ -273,20 +267,24 @@ impl PostgresqlDump {
     }
 }
 
-fn outcome(dest: &Path, size: u64, sha256: &str) -> Outcome {
+/// `path`: where the dump is now.
+fn outcome(dest: &Path, size: u64, sha256: &str, path: &Path) -> Result<Outcome, PostgresError> {
+    let (program, text) = dump_text::made_by(path)?;
     let file = OutputFile {
         path: dest.to_path_buf(),
         size,
         sha256: sha256.to_owned(),
     };
-    Outcome::changed()
+    Ok(Outcome::changed()
         .with("dest", dest.display().to_string())
         .with("size", size)
         .with("checksum", format!("sha256:{sha256}"))
         .with("sha256", sha256)
         .with("checksum_file", sums_of(dest).display().to_string())
+        .with("program", program)
+        .with("uncompressed_size", text)
         .output(file)
-        .summary(format!("{} ({} MiB)", dest.display(), size >> 20))
+        .summary(format!("{} ({} MiB)", dest.display(), size >> 20)))
 }
 
 fn is_compressed(dest: &Path) -> bool {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::Docker;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::Mode;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -16,6 +17,8 @@ use crate::modules::docker::exec::{ExecEnd, ExecRequest};
 use crate::modules::docker::{DockerError, lifecycle};
 use crate::modules::error::{ModuleError, PathError};
 
+/// What fits into the pipe: pg_dump goes on while what it wrote before is hashed. In bytes.
+const ROOM: i32 = 1 << 20;
 /// How often an end that nobody has opened yet is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -104,6 +107,8 @@ impl DumpPipe {
         let mut receiver = pipe::OpenOptions::new()
             .open_receiver(&self.here)
             .map_err(failed)?;
+        // Where the system allows less it stays as it is.
+        let _ = fcntl(&receiver, FcntlArg::F_SETPIPE_SZ(ROOM));
         let mut buffer = vec![0; 256 * 1024];
         let (mut carried, mut ended) = (0_u64, None);
         tokio::pin!(dumping);

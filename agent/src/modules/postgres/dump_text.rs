@@ -10,6 +10,9 @@ use super::error::PostgresError;
 /// of a line, which psql restores without any error.
 pub const TRAILER: &str = "-- PostgreSQL database dump complete";
 
+/// Begins the line that names pg_dump's version.
+const MADE_BY: &str = "-- Dumped by pg_dump version ";
+
 /// How much of the beginning is looked at.
 const HEAD: u64 = 64 * 1024;
 /// How much of the end is looked at.
@@ -50,18 +53,19 @@ pub struct DumpHead {
 pub fn inspect(path: &Path) -> Result<DumpHead, PostgresError> {
     let source = DumpSource::open(path)?;
     let size = source.size();
-    let part = |from: u64, to: u64| {
-        let mut text = Vec::new();
-        let read = source.part(from, to);
-        let read = read.and_then(|mut part| part.read_to_end(&mut text));
-        read.map_err(|error| unreadable(path, error)).map(|_| text)
-    };
-    let head = part(0, size.min(HEAD))?;
-    let tail = part(size.saturating_sub(TAIL), size)?;
+    let head = part(path, &source, 0, size.min(HEAD))?;
+    let tail = part(path, &source, size.saturating_sub(TAIL), size)?;
     let text = String::from_utf8_lossy(&head);
     let checked = check_head(&text).and_then(|()| check_tail(&tail));
     checked.map_err(|wrong| bad(path, wrong))?;
     Ok(read_head(&text, size))
+}
+
+fn part(path: &Path, source: &DumpSource, from: u64, to: u64) -> Result<Vec<u8>, PostgresError> {
+    let mut text = Vec::new();
+    let read = source.part(from, to);
+    let read = read.and_then(|mut part| part.read_to_end(&mut text));
+    read.map_err(|error| unreadable(path, error)).map(|_| text)
 }
 
 /// Looks at the beginning of a dump that is still being written, and waits for it. The size is an estimate.
@@ -69,13 +73,24 @@ pub fn inspect(path: &Path) -> Result<DumpHead, PostgresError> {
 /// # Errors
 /// It cannot be read, or is no plain dump of one database.
 pub fn inspect_growing(path: &Path, source: &DumpSource) -> Result<DumpHead, PostgresError> {
-    let mut head = Vec::new();
-    let read = source.part(0, HEAD);
-    let read = read.and_then(|mut part| part.read_to_end(&mut head));
-    read.map_err(|error| unreadable(path, error))?;
+    let head = part(path, source, 0, HEAD)?;
     let text = String::from_utf8_lossy(&head);
     check_head(&text).map_err(|wrong| bad(path, wrong))?;
     Ok(read_head(&text, source.size()))
+}
+
+/// Says which pg_dump made a dump, as `pg_dump --version` says it, where the dump does, and how many bytes of
+/// text it is.
+///
+/// # Errors
+/// It cannot be read.
+pub fn made_by(path: &Path) -> Result<(Option<String>, u64), PostgresError> {
+    let source = DumpSource::open(path)?;
+    let head = part(path, &source, 0, source.size().min(HEAD))?;
+    let text = String::from_utf8_lossy(&head);
+    let version = text.lines().find_map(|line| line.strip_prefix(MADE_BY));
+    let program = version.map(|version| format!("pg_dump (PostgreSQL) {version}"));
+    Ok((program, source.size()))
 }
 
 /// What is wrong, and what helps.
@@ -160,7 +175,7 @@ fn read_head(text: &str, size: u64) -> DumpHead {
     DumpHead {
         size,
         server_version: after("-- Dumped from database version ").map(first),
-        program_version: after("-- Dumped by pg_dump version ").map(first),
+        program_version: after(MADE_BY).map(first),
         encoding: after("SET client_encoding = '")
             .map(|rest| rest.trim_end_matches("';").to_owned()),
         restrict: text.lines().any(|line| line.starts_with("\\restrict ")),
@@ -243,6 +258,12 @@ mod tests {
         let head = inspected(GOOD).expect("whole");
         assert_eq!(head.server_version.as_deref(), Some("9.6.24"));
         assert_eq!(head.encoding.as_deref(), Some("UTF8"));
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("dump.sql");
+        std::fs::write(&path, GOOD).expect("write");
+        let (program, size) = made_by(&path).expect("read");
+        assert_eq!(program.as_deref(), Some("pg_dump (PostgreSQL) 9.6.24"));
+        assert_eq!(size, GOOD.len() as u64);
         let newer = format!("\\restrict abc\n{GOOD}\\unrestrict abc\n\n");
         assert!(inspected(&newer).expect("whole").restrict);
         let cut_at_a_line = GOOD.replace("-- PostgreSQL database dump complete\n--\n\n", "");

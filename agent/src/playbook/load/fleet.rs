@@ -13,7 +13,7 @@ impl Loader<'_> {
     pub(super) fn fleet(&mut self, fields: &mut Fields<'_>, vars: &Vars) -> Fleet {
         let mut scope = Scope::new();
         scope.push_vars(vars);
-        scope.push_extra(self.options.extra_vars.clone());
+        scope.push_extra(&self.options.extra_vars);
         let mut value = |loader: &mut Self, key: &str| {
             let (at, node) = fields.take(key)?;
             let node = loader.rendered(node, &scope)?;

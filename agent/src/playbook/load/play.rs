@@ -313,7 +313,7 @@ impl Loader<'_> {
     fn vars_files(&mut self, files: &[Node], vars: &Vars, from: &Path) -> Vec<Vars> {
         let mut scope = Scope::new();
         scope.push_vars(vars);
-        scope.push_extra(self.options.extra_vars.clone());
+        scope.push_extra(&self.options.extra_vars);
         let mut contents = Vec::new();
         for node in files {
             let NodeKind::String(text) = &node.kind else {

@@ -138,20 +138,14 @@ impl Scope {
         self.forget();
     }
 
-    /// Adds ready extra variables (`-e`): stronger than everything but loop variables.
-    pub fn push_extra(&mut self, values: Map<String, Value>) {
+    /// Adds extra variables (`-e`): stronger than everything but loop variables, rendered when needed.
+    pub fn push_extra(&mut self, values: &Map<String, Value>) {
         if values.is_empty() {
             return;
         }
-        self.extra = Some(Self::ready_layer(values, self.extra.take()));
-        self.forget();
-    }
-
-    /// Adds extra variables from a file (`-e @file`), rendered when needed.
-    pub fn push_extra_vars(&mut self, vars: &Vars) {
-        let variables = vars
+        let variables = values
             .iter()
-            .map(|(name, _, node)| (name.clone(), Variable::node(node)))
+            .map(|(name, value)| (name.clone(), Variable::node(&Node::of_extra(name, value))))
             .collect();
         self.extra = Some(Arc::new(Layer {
             variables,
@@ -284,8 +278,8 @@ mod tests {
         child.push_values(map(json!({"b": 2, "c": 2, "d": 2})));
         child.set("c", json!(3));
         child.set("d", json!(3));
-        scope.push_extra(map(json!({"d": 4})));
-        child.push_extra(map(json!({"d": 4})));
+        scope.push_extra(&map(json!({"d": 4})));
+        child.push_extra(&map(json!({"d": 4})));
         child.bind("item", json!(5));
         assert_eq!(child.get("a"), Some(json!(1)));
         assert_eq!(child.get("b"), Some(json!(2)));

@@ -22,6 +22,8 @@ use crate::source::{Location, Problem, closest};
 pub struct KnownNames {
     /// Extra variables (`-e`), inventory variables.
     pub names: BTreeSet<String>,
+    /// Values of extra variables, which may hold templates.
+    pub extra: Vec<Node>,
     /// Whether more names may be defined than these (an inventory that is read later): undefined
     /// names are not reported then.
     pub open: bool,
@@ -69,7 +71,12 @@ pub fn check(
 ) -> Result<Checked, Vec<Problem>> {
     let loaded = load_what_can_be(path, options);
     let mut known = known.clone();
-    known.names.extend(options.extra_vars.keys().cloned());
+    let extra = &options.extra_vars;
+    known.names.extend(extra.keys().cloned());
+    let nodes = extra
+        .iter()
+        .map(|(name, value)| Node::of_extra(name, value));
+    known.extra.extend(nodes);
     known.names.extend(loaded.defined_elsewhere);
     known.open |= loaded.names_incomplete;
     known.unread_tasks.extend(loaded.unread_tasks);
@@ -109,6 +116,9 @@ pub fn validate(playbook: &Playbook, known: &KnownNames) -> Findings {
         ids: HashMap::new(),
         findings: Findings::default(),
     };
+    for node in &known.extra {
+        validator.templates_in(node, false);
+    }
     for play in &playbook.plays {
         validator.play(play);
     }
