@@ -66,13 +66,18 @@ fn where_errors_are_fatal_the_other_hosts_end_behind_their_task() -> Outcome {
     let play = "- hosts: sites\n  become: true\n  any_errors_fatal: true\n  tasks:\n    \
                 - {id: long, shell: echo begun >> /srv/effects; sleep 8; echo ended >> /srv/effects}\n    \
                 - {id: last, shell: echo last >> /srv/effects}\n";
+    // It fails when it is told to: the other one may be slow to begin.
     let play = play.replace(
         "    - {id: long",
-        "    - {id: check, command: test ! -e /srv/bad}\n    - {id: long",
+        "    - {id: check, shell: while test -e /srv/bad; do test ! -e /srv/go || exit 1; sleep 0.1; done}\n    \
+             - {id: long",
     );
     bad.sh("touch /srv/bad")?;
     let controller = Controller::with(&network, &play, "")?;
-    let ended = controller.run(&["run"], &[])?;
+    let mut run = controller.start(&["run"], &[])?;
+    run.wait_for("the long task", || good.sh("test -e /srv/effects").is_ok())?;
+    bad.sh("touch /srv/go")?;
+    let ended = run.end()?;
     ended.must_have(2)?;
     ended.must_say(&["another host failed (`any_errors_fatal`): this run ends behind its task"])?;
     // It was not cut off in its task, and went no further.

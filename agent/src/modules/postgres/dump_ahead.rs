@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::anticipate;
 use super::connect::{Server, with_login};
+use super::dump_growth::Grower;
 use super::dump_sink::Written;
-use super::dump_source::Grower;
+use super::dump_source::DumpSource;
 use super::dump_text;
 use super::error::PostgresError;
 use super::restore_make::{Filled, How, Making, Shape, abandon, connections, drop_now};
@@ -161,12 +162,12 @@ impl RestoreAhead {
             ..ctx.clone()
         };
         let fills = anticipate::of_scripts(&ctx, &self.anticipate)?;
-        let source = grower.source(dump.partial, dump.estimate)?;
+        let open = || DumpSource::growing(dump.partial, dump.estimate, grower.growth());
+        let source = open()?;
         let dest = dump.dest.to_path_buf();
         let head = tokio::task::spawn_blocking(move || dump_text::inspect_growing(&dest, &source));
         let head = head.await.map_err(|_| ModuleError::Cancelled)??;
         databases::refuse_newer(&target.admin, dump.dest, &head).await?;
-        let open = || grower.source(dump.partial, dump.estimate);
         let making = Making {
             ctx: &ctx,
             server: &target.server,

@@ -9,17 +9,14 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 use zeekstd::{DecodeOptions, Decoder, SeekTable};
 
+use super::dump_growth::{Growth, Stage};
 use super::error::PostgresError;
 use crate::modules::error::PathError;
-
-/// How often a file that is still being written is looked at by a reader that has come to its end.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// What every zstd frame begins with (RFC 8878, section 3.1.1).
 const ZSTD: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
@@ -34,78 +31,6 @@ pub fn unreadable(path: &Path, error: io::Error) -> PostgresError {
         };
     }
     PathError::on("read", path)(error).into()
-}
-
-/// How far the writing of a dump is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Growing,
-    Whole,
-    Failed,
-}
-
-/// What the readers of a growing dump look at.
-#[derive(Debug)]
-struct Growth {
-    stage: Mutex<Stage>,
-    ended: Condvar,
-}
-
-impl Growth {
-    /// Waits a little where the file still grows, and says how far it is.
-    fn wait(&self) -> Stage {
-        let stage = locked(&self.stage);
-        let waited = self
-            .ended
-            .wait_timeout_while(stage, LOOK, |stage| *stage == Stage::Growing);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-}
-
-/// Whoever writes a dump that is read meanwhile. Dropped before [`Grower::end`], it has failed, and no reader
-/// waits any longer.
-#[derive(Debug)]
-pub struct Grower(Arc<Growth>);
-
-impl Grower {
-    /// Begins; readers of its sources wait at the end of the file from now on.
-    #[must_use]
-    pub fn begin() -> Self {
-        Self(Arc::new(Growth {
-            stage: Mutex::new(Stage::Growing),
-            ended: Condvar::new(),
-        }))
-    }
-
-    /// Says that everything is in the file, or that the rest will never come.
-    pub fn end(&self, whole: bool) {
-        let mut stage = locked(&self.0.stage);
-        if *stage == Stage::Growing {
-            *stage = if whole { Stage::Whole } else { Stage::Failed };
-            self.0.ended.notify_all();
-        }
-    }
-
-    /// Opens the dump for a reader, plain text in a file that is there. `estimate`: about how much text it
-    /// will be, in bytes.
-    ///
-    /// # Errors
-    /// It cannot be opened.
-    pub fn source(&self, path: &Path, estimate: u64) -> Result<DumpSource, PostgresError> {
-        let file = File::open(path).map_err(PathError::on("open", path))?;
-        Ok(DumpSource {
-            file: Arc::new(file),
-            frames: None,
-            size: estimate,
-            growth: Some(Arc::clone(&self.0)),
-        })
-    }
-}
-
-impl Drop for Grower {
-    fn drop(&mut self) {
-        self.end(false);
-    }
 }
 
 /// What tells whether a file was written to.
@@ -162,6 +87,21 @@ impl DumpSource {
             size: frames.size_decomp(),
             frames: Some(frames),
             growth: None,
+        })
+    }
+
+    /// Opens a dump that is still being written, plain text in a file that is there. `estimate`: about how much
+    /// text it will be, in bytes.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn growing(path: &Path, estimate: u64, growth: Arc<Growth>) -> Result<Self, PostgresError> {
+        let file = File::open(path).map_err(PathError::on("open", path))?;
+        Ok(Self {
+            file: Arc::new(file),
+            frames: None,
+            size: estimate,
+            growth: Some(growth),
         })
     }
 
@@ -379,6 +319,7 @@ impl Seek for FileAt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::modules::postgres::dump_growth::Grower;
     use crate::modules::postgres::dump_sink::Compressor;
 
     fn compressed(text: &[u8]) -> Vec<u8> {
@@ -440,7 +381,7 @@ mod tests {
         for whole in [true, false] {
             let mut file = File::create(&path).expect("made");
             let grower = Grower::begin();
-            let source = grower.source(&path, 7).expect("opened");
+            let source = DumpSource::growing(&path, 7, grower.growth()).expect("opened");
             assert!(source.grows());
             let reader = std::thread::spawn(move || {
                 let mut all = source.whole().expect("reader");
@@ -454,7 +395,7 @@ mod tests {
             });
             for piece in text.chunks(1_500_000) {
                 io::Write::write_all(&mut file, piece).expect("written");
-                std::thread::sleep(LOOK);
+                std::thread::sleep(std::time::Duration::from_millis(5));
             }
             if whole {
                 grower.end(true);

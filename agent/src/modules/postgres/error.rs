@@ -440,8 +440,8 @@ impl ModuleFailure for PostgresError {
                  file back, or give the new content a new name"
                     .into()
             }
-            Self::AnticipatedOtherwise { .. } => "bring the old scripts back, or have the dump \
-                restored anew (`resolve PLAYBOOK TASK --redo`, after its database was dropped)"
+            Self::AnticipatedOtherwise { .. } => "bring the old scripts back, or take back what \
+                was restored (`rollback PLAYBOOK`) and run the playbook again"
                 .into(),
             Self::BadDump { help, .. } | Self::DataDirectory { help, .. } => help.clone(),
             Self::DestExists { path } => format!(

@@ -9,6 +9,7 @@ mod database;
 mod differing_rows;
 mod dump;
 mod dump_ahead;
+mod dump_growth;
 mod dump_lexer;
 mod dump_pipe;
 mod dump_reader;
