@@ -216,7 +216,10 @@ fn a_task_that_only_looks_is_run_again_and_nobody_is_asked() -> Outcome {
 
 #[test]
 fn extra_variables_may_hold_templates_and_wrong_ones_stop_before_anything() -> Outcome {
-    let scene = Scene::with("- {id: count, shell: \"echo {{ place }} >> HOME/effects\"}\n")?;
+    let scene = Scene::with(
+        "- {id: root, set_fact: {top: /srv}}\n\
+         - {id: count, shell: \"echo {{ place }} >> HOME/effects\"}\n",
+    )?;
     let file = scene.path("site.yaml");
     let from_file = format!("@{}", file.display());
     for (text, said) in [
@@ -229,7 +232,7 @@ fn extra_variables_may_hold_templates_and_wrong_ones_stop_before_anything() -> O
         ended.must_say(&["-e place", said])?;
         assert_eq!(scene.effects(), "");
     }
-    fs::write(&file, "root: /srv\nplace: \"{{ root }}/x\"\n")?;
+    fs::write(&file, "sub: x\nplace: \"{{ top }}/{{ sub }}\"\n")?;
     scene.agent(&["run"], &["-e", &from_file])?.must_have(0)?;
     assert_eq!(scene.effects(), "/srv/x");
     Ok(())

@@ -116,11 +116,13 @@ pub fn validate(playbook: &Playbook, known: &KnownNames) -> Findings {
         ids: HashMap::new(),
         findings: Findings::default(),
     };
-    for node in &known.extra {
-        validator.templates_in(node, false);
-    }
+    // Of several plays, a name may be one that another one defines.
+    let extra = match playbook.plays.len() {
+        1 => &known.extra[..],
+        _ => &[],
+    };
     for play in &playbook.plays {
-        validator.play(play);
+        validator.play(play, extra);
     }
     validator.findings
 }
@@ -149,7 +151,7 @@ impl Validator {
         }
     }
 
-    fn play(&mut self, play: &Play) {
+    fn play(&mut self, play: &Play, extra: &[Node]) {
         self.ids.clear();
         self.names.enter(play);
         // Play variables are rendered where they are used, so every name of the play may be meant.
@@ -158,6 +160,9 @@ impl Validator {
             for (_, _, node) in vars {
                 self.templates_in(node, true);
             }
+        }
+        for node in extra {
+            self.templates_in(node, true);
         }
         self.local.clear();
         self.templates_in(&play.hosts, false);
