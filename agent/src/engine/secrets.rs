@@ -2,6 +2,7 @@
 
 use super::run::Engine;
 use crate::playbook::model::Node;
+use crate::playbook::template::Scope;
 use crate::source::Problem;
 
 impl Engine {
@@ -22,16 +23,13 @@ impl Engine {
             let scope = self.play_scope(&self.root_scope(), play);
             let asked = play.prompts.iter().filter(|prompt| prompt.private);
             for prompt in asked {
-                let answers = [&self.options.prompted, &self.options.extra_vars];
-                for value in answers.iter().filter_map(|all| all.get(&prompt.name)) {
+                if let Some(value) = self.options.prompted.get(&prompt.name) {
                     self.redactor.add(value);
                 }
+                self.learn_extra(&prompt.name, &scope)?;
             }
             for name in &play.secrets {
-                if let Some(value) = self.options.extra_vars.get(name) {
-                    let node = Node::of_extra(name, value);
-                    self.redactor.add(&self.templates.render(&node, &scope)?);
-                }
+                self.learn_extra(name, &scope)?;
                 let inventory = &self.options.host.vars;
                 let files = play.vars_files.iter();
                 let vars = files.chain([&play.vars, inventory]).flatten();
@@ -39,6 +37,15 @@ impl Engine {
                     self.redactor.add(&self.templates.render(node, &scope)?);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// What `-e` gives for a name, as it will be where it is needed.
+    fn learn_extra(&self, name: &str, scope: &Scope) -> Result<(), Problem> {
+        if let Some(value) = self.options.extra_vars.get(name) {
+            let node = Node::of_extra(name, value);
+            self.redactor.add(&self.templates.render(&node, scope)?);
         }
         Ok(())
     }
