@@ -261,6 +261,7 @@ impl Engine {
                     state_id: state_id.clone(),
                     playbook: self.name.clone(),
                     host: operator.host.clone(),
+                    rehearsal: false,
                 })?;
                 state_id
             }

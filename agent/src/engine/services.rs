@@ -58,7 +58,7 @@ impl<'p> Session<'p> {
         let mut open: Vec<(String, String)> = Vec::new();
         for record in &contents.records {
             match &record.body {
-                Body::ServiceStarted { service, container } => {
+                Body::ServiceStarted { service, container, .. } => {
                     open.push((service.clone(), container.clone()));
                 }
                 Body::ServiceStopped { service, .. } => open.retain(|(name, _)| name != service),
@@ -128,6 +128,7 @@ impl<'p> Session<'p> {
         self.record(Body::ServiceStarted {
             service: spec.name.clone(),
             container: name.clone(),
+            directories: Vec::new(),
         })?;
         let mut ctx = self.service_context(&spec.name);
         ctx.cancel = self.engine.options.cancel.clone();

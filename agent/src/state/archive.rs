@@ -343,6 +343,7 @@ mod tests {
                 state_id: "s".into(),
                 playbook: "site".into(),
                 host: "h".into(),
+                rehearsal: false,
             },
             Body::TaskSkipped {
                 task: "a".into(),

@@ -10,6 +10,12 @@
 //!   fingerprints; the records `state_adopted`,
 //!   `undo_started`, `undo_finished`, `purge_started`, `purge_finished`. An agent that knows version 1
 //!   only would take what was undone for done, so it must refuse.
+//! - 3: the records `variables_settled`, `outcome_unknown` and `site_marked`; `directories` in
+//!   `service_started`; `rehearsal` in `journal_created`. An agent that knows version 2 only would start
+//!   servers on directories that this version refuses, so it must refuse.
+//!
+//! Members that a reader does not know are passed over: what is only told may be added without a new
+//! version.
 //!
 //! A reader accepts any version up to its own; a newer one is refused with the version to use.
 
@@ -24,7 +30,7 @@ use sha2::{Digest, Sha256};
 use super::fingerprint::{Fingerprint, sha256_hex};
 
 /// Version that this binary writes.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// `prev` of the first record.
 pub const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -59,6 +65,9 @@ pub enum Body {
         playbook: String,
         /// Host that it was made on.
         host: String,
+        /// It belongs to a rehearsal: it never counts for a real run.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        rehearsal: bool,
     },
     /// A run began.
     RunStarted {
@@ -94,6 +103,20 @@ pub enum Body {
         /// Name of the host.
         host: String,
     },
+    /// The first effect of a play is about to happen: from here on its settled variables are held.
+    VariablesSettled {
+        /// Name of the play.
+        play: String,
+        /// Declared, settled variable -> its value, rendered. Secrets are left out.
+        variables: BTreeMap<String, Value>,
+    },
+    /// A site was marked as this state's, or found marked.
+    SiteMarked {
+        /// The site's folder.
+        site: PathBuf,
+        /// What the marker says.
+        marker: Value,
+    },
     /// A task is about to have its effect.
     TaskStarted {
         /// Identity.
@@ -115,6 +138,17 @@ pub enum Body {
         /// Why it runs although the journal knows the task.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+    },
+    /// An attempt ended without anybody seeing how: it stays open, and the next run finds out or asks.
+    OutcomeUnknown {
+        /// Identity.
+        task: String,
+        /// Id of the attempt.
+        attempt: String,
+        /// What was seen instead of an end.
+        error: String,
+        /// Wall time in milliseconds.
+        duration_ms: u64,
     },
     /// A task ended.
     TaskFinished {
@@ -228,6 +262,9 @@ pub enum Body {
         service: String,
         /// Container.
         container: String,
+        /// Data directories that it works on, as they were found just before.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        directories: Vec<ServedDirectory>,
     },
     /// A service was stopped gracefully.
     ServiceStopped {
@@ -258,6 +295,27 @@ pub struct Seat {
     /// When the file was made, where the filesystem knows: a copy is younger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Timestamp>,
+}
+
+/// A data directory that a service works on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedDirectory {
+    /// Absolute path on the host.
+    pub path: PathBuf,
+    /// Whose format it has: `postgresql`, `slapd`.
+    pub format: String,
+    /// Its version: the content of PG_VERSION, or slapd's database format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// PostgreSQL's database system identifier (pg_control).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_identifier: Option<String>,
+    /// Inode of the directory.
+    pub inode: u64,
+    /// UUID of the filesystem that it lies on, where that can be told. The device's number is left out: it
+    /// changes with a reboot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<String>,
 }
 
 /// How a task ended.
@@ -444,6 +502,7 @@ mod tests {
                 state_id: "s".into(),
                 playbook: "p \",\"hash\":\"".into(),
                 host: "h".into(),
+                rehearsal: false,
             },
             prev: NO_HASH.into(),
         }

@@ -316,13 +316,16 @@ impl History {
                     self.undone(task, record, summary.as_ref());
                 }
             }
-            Body::ServiceStarted { service, container } => {
+            Body::ServiceStarted { service, container, .. } => {
                 self.service(record, service, container, true);
             }
             Body::ServiceStopped { service, container } => {
                 self.service(record, service, container, false);
             }
             Body::JournalCreated { .. }
+            | Body::VariablesSettled { .. }
+            | Body::SiteMarked { .. }
+            | Body::OutcomeUnknown { .. }
             | Body::StateAdopted { .. }
             | Body::PurgeStarted { .. }
             | Body::PurgeFinished { .. } => {}

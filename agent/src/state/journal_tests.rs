@@ -8,6 +8,7 @@ fn created() -> Body {
         state_id: "s".into(),
         playbook: "p".into(),
         host: "h".into(),
+        rehearsal: false,
     }
 }
 

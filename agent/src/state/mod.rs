@@ -21,7 +21,9 @@ pub mod seat;
 pub use deeds::{Deed, DeedEnd, Deeds, Effort, OpenUndo};
 pub use error::{ChainBreak, StateError};
 pub use fingerprint::Fingerprint;
-pub use format::{Answer, Body, How, Outcome, Output, Purged, Record, Seat, TaskStatus};
+pub use format::{
+    Answer, Body, How, Outcome, Output, Purged, Record, Seat, ServedDirectory, TaskStatus,
+};
 pub use history::{Attempt, Decision, Finished, History, Run, Service, TaskHistory};
 pub use host_lock::HostLock;
 pub use journal::{Journal, StateDir};

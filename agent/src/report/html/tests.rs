@@ -59,6 +59,7 @@ fn report_of(bodies: Vec<Body>, running: Option<&str>) -> String {
             state_id: "s".into(),
             playbook: "p".into(),
             host: HOSTILE.into(),
+            rehearsal: false,
         },
         Body::RunStarted {
             playbook: HOSTILE.into(),
@@ -120,6 +121,7 @@ fn nothing_that_a_journal_or_a_log_holds_becomes_markup() {
         Body::ServiceStarted {
             service: HOSTILE.into(),
             container: HOSTILE.into(),
+            directories: Vec::new(),
         },
         Body::TaskSkipped {
             task: HOSTILE.into(),
