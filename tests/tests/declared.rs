@@ -209,3 +209,39 @@ fn where_nothing_is_declared_a_name_that_nothing_uses_gets_a_warning() -> Outcom
     ])?;
     Ok(())
 }
+
+#[test]
+fn a_branch_that_the_play_has_gone_past_asks_and_one_that_is_still_ahead_runs() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let target = dir.path().join("target");
+    let main = format!(
+        "- name: Passed
+  hosts: localhost
+  argument_spec:
+    early: {{type: bool, default: false, description: The first task.}}
+    late: {{type: bool, default: false, description: The last task.}}
+  tasks:
+    - id: early
+      when: early
+      shell: echo early >> {0}
+    - id: between
+      shell: echo between >> {0}
+    - id: late
+      when: late
+      shell: echo late >> {0}
+",
+        target.display()
+    );
+    let files = [("main.yaml", main.as_str())];
+    run_files(dir.path(), &files, &[])?.must_have(0)?;
+    let ended = run_files(dir.path(), &files, &["-e", "early=yes"])?;
+    ended.must_have(6)?;
+    assert_eq!(
+        decisions(&ended),
+        ["left out, as `early` was false, and what comes after it is done; it is true now"]
+    );
+    assert_eq!(fs::read_to_string(&target)?, "between\n");
+    run_files(dir.path(), &files, &["-e", "late=yes"])?.must_have(0)?;
+    assert_eq!(fs::read_to_string(&target)?, "between\nlate\n");
+    Ok(())
+}

@@ -168,21 +168,12 @@ impl Engine {
             .collect()
     }
 
-    /// Names of a play's settled variables where the play has had effects and no record holds them: an older
-    /// agent wrote the journal.
-    pub(super) fn unheld<'p>(
-        &self,
-        history: &History,
-        play: &'p Play,
-        frame: &Frame<'p>,
-    ) -> Vec<&'p str> {
+    /// Tells whether a play with settled variables has had effects, and no record holds them: an older agent
+    /// wrote the journal.
+    pub(super) fn unheld<'p>(&self, history: &History, play: &'p Play, frame: &Frame<'p>) -> bool {
         let declared = play.declared.iter().flat_map(|all| &all.variables);
-        let settled: Vec<&str> = declared
-            .filter(|known| known.settled)
-            .map(|known| known.name.as_str())
-            .collect();
-        if settled.is_empty() || history.settled.contains_key(&play.name) {
-            return Vec::new();
+        if history.settled.contains_key(&play.name) || !declared.into_iter().any(|v| v.settled) {
+            return false;
         }
         let has_effect = |task: &Task| {
             let known = history.task(self.identities.get(task));
@@ -193,10 +184,7 @@ impl Engine {
                 )
         };
         let tasks = tasks_of(self, play, frame);
-        match tasks.iter().any(|(task, _)| has_effect(task)) {
-            true => settled,
-            false => Vec::new(),
-        }
+        tasks.iter().any(|(task, _)| has_effect(task))
     }
 
     /// The settled variables that are not what they were when the play had its first effect: each of them

@@ -133,7 +133,9 @@ impl Engine {
             orphans: orphans(self, history),
             root: self.root_scope(),
             unknown: false,
-            unheld: Vec::new(),
+            unheld: false,
+            passed: Vec::new(),
+            last_effect: None,
             adopted: HashSet::new(),
             plan: Plan::default(),
         };
@@ -144,6 +146,7 @@ impl Engine {
                 .items(&play.items, &frame)
                 .and_then(|()| planner.handlers(play, &frame))
                 .map_err(|problem| RunError::Invalid(vec![problem]))?;
+            planner.ask_about_passed();
         }
         let adopted = planner.adopted;
         planner.plan.orphans = planner
@@ -163,8 +166,12 @@ struct Planner<'e> {
     root: Scope,
     /// Whether a task before this one will run: its result may explain whatever is undefined.
     unknown: bool,
-    /// Settled variables of the play that it has worked with and that no record holds.
-    unheld: Vec<&'e str>,
+    /// The play has had effects, and no record holds its settled variables.
+    unheld: bool,
+    /// Entries of the play that would run although it may have gone past them: index, why, details.
+    passed: Vec<(usize, String, Vec<String>)>,
+    /// Index of the play's last entry whose effect is there.
+    last_effect: Option<usize>,
     adopted: HashSet<String>,
     plan: Plan,
 }
@@ -273,10 +280,9 @@ impl<'e> Planner<'e> {
             }
             Look::Ready(ready) => ready,
         };
-        if let Some((why, details)) = self.unsettled(place, &ready) {
-            self.add(place, PlanAction::Decide, why, details);
-            self.unknown = true;
-            return Ok(None);
+        if let Some((why, details)) = self.passed(place, &ready) {
+            let index = self.plan.entries.len();
+            self.passed.push((index, why, details));
         }
         let (action, why, details, result) = match &ready.decision {
             Decision::Done(finished) => (
@@ -310,7 +316,11 @@ impl<'e> Planner<'e> {
                 (PlanAction::Decide, why, details, None)
             }
         };
-        let set_facts = place.task.module.kind == Kind::ReadOnly && result.is_none();
+        let looks = place.task.module.kind == Kind::ReadOnly;
+        let set_facts = looks && result.is_none();
+        if action == PlanAction::Done && !looks {
+            self.last_effect = Some(self.plan.entries.len());
+        }
         self.add(place, action, why, details);
         if let Some(result) = &result {
             super::facts::take(&self.root, place.task, result);
@@ -319,15 +329,16 @@ impl<'e> Planner<'e> {
         Ok(result)
     }
 
-    /// A journal of an older agent holds no settled variables: there a look that was done with other
-    /// arguments, or a branch that was left out and is taken now, says that one of them has changed.
-    fn unsettled(&self, place: &Place<'e>, ready: &Ready<'e>) -> Option<(String, Vec<String>)> {
-        if self.unheld.is_empty() {
-            return None;
-        }
-        let back = "put the variables back that were set when it began".to_owned();
+    /// Whether a task would run although the play has gone past it: a branch that was left out then, or a look
+    /// through a service that was done with other arguments. In a journal of an older agent, which holds no
+    /// settled variables, any task that was done with other arguments.
+    fn passed(&self, place: &Place<'e>, ready: &Ready<'e>) -> Option<(String, Vec<String>)> {
+        let declared = place.frame.play.declared.as_ref()?;
+        let back = "put the variables back that were set then".to_owned();
         match (&ready.decision, self.history.task(&place.identity)) {
-            (Decision::Run(Reason::Changed(finished)), _) => {
+            (Decision::Run(Reason::Changed(finished)), _)
+                if self.unheld || !place.frame.services.is_empty() =>
+            {
                 let question = Question::ChangedAfterDone(finished);
                 let (_, mut details) = self.engine.ask_about_changed(
                     &place.identity,
@@ -339,20 +350,33 @@ impl<'e> Planner<'e> {
                 details.truncate(details.len().saturating_sub(ANSWERS));
                 details.push(back);
                 let why = format!(
-                    "done in run {}, and what the migration began with has changed since",
+                    "done in run {} with other arguments, and what rests on it is done, too",
                     finished.run
                 );
                 Some((why, details))
             }
             (Decision::Run(Reason::New), Some(TaskHistory::Skipped { condition }))
-                if self.unheld.iter().any(|name| mentions(condition, name)) =>
+                if declared.names().any(|name| mentions(condition, name)) =>
             {
                 let why = format!(
-                    "left out when the migration began, as `{condition}` was false; it is true now"
+                    "left out, as `{condition}` was false, and what comes after it is done; it is true now"
                 );
                 Some((why, vec![back]))
             }
             _ => None,
+        }
+    }
+
+    /// What was passed and has an effect of the play behind it is asked about instead of run.
+    fn ask_about_passed(&mut self) {
+        let last = self.last_effect.take();
+        for (index, why, details) in std::mem::take(&mut self.passed) {
+            if last.is_some_and(|last| index < last) {
+                let entry = &mut self.plan.entries[index];
+                entry.action = PlanAction::Decide;
+                entry.why = why;
+                entry.details = details;
+            }
         }
     }
 
