@@ -16,7 +16,7 @@ pub(super) fn variables(global: &Global, args: &VariablesArgs) -> Done {
     };
     let playbook = load(&args.playbook, &options).map_err(Failure::Problems)?;
     match global.output {
-        Output::Text => print!("{}", variables::text(&playbook, screen::stdout_style())),
+        Output::Text => print!("{}", variables::text(&playbook, screen::view())),
         Output::Json => println!("{}", variables::json(&playbook)),
     }
     Ok(ExitCode::SUCCESS)

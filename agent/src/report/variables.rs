@@ -4,13 +4,15 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::style::{Ink, Style};
+use super::modules::wrapped;
+use super::style::{Ink, View};
 use crate::playbook::declared::{Declared, plain};
 use crate::playbook::model::{Play, Playbook};
 
 /// Renders them for people, play by play.
 #[must_use]
-pub fn text(playbook: &Playbook, style: Style) -> String {
+pub fn text(playbook: &Playbook, view: View) -> String {
+    let style = view.style;
     let mut out = String::new();
     for play in &playbook.plays {
         let Some(declared) = &play.declared else {
@@ -32,7 +34,10 @@ pub fn text(playbook: &Playbook, style: Style) -> String {
             facts.extend(marks(known).into_iter().map(str::to_owned));
             let facts = style.paint(Ink::Faint, &format!("({})", facts.join("; ")));
             let _ = writeln!(out, "  {}  {facts}", known.name);
-            let _ = writeln!(out, "      {}", known.description);
+            let width = view.width.unwrap_or(100).min(100) - 6;
+            for line in wrapped(&known.description, width) {
+                let _ = writeln!(out, "      {line}");
+            }
         }
     }
     out
