@@ -11,7 +11,7 @@ use super::error::{FilesError, FilesResult};
 use crate::modules::{
     Effort, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule, Undo,
 };
-use crate::python_regex::expand;
+use crate::python_regex::Replacement;
 
 editing_module! {
     /// Makes sure that a line is in a text file, or that none such is.
@@ -135,9 +135,12 @@ impl LineInFileModule {
         };
         if let Some(index) = self.pick(fitting.into_iter()) {
             let mut new = match (&regexp, self.backrefs) {
-                (Some(regexp), true) => regexp
-                    .captures(bare(&lines[index]))
-                    .map_or_else(|| line.clone(), |found| expand(line, &found)),
+                (Some(regexp), true) => {
+                    let replacement = Replacement::read(line, regexp)
+                        .map_err(|error| FilesError::argument(format!("`line`: {error}")))?;
+                    let found = regexp.captures(bare(&lines[index]));
+                    found.map_or_else(|| line.clone(), |found| replacement.expand(&found))
+                }
                 _ => line.clone(),
             };
             if !new.ends_with('\n') {
