@@ -226,6 +226,11 @@ impl Pool {
         }
     }
 
+    /// Waits until a job has failed; for ever where none does. Its error is given away once.
+    pub async fn failure(&self) -> ModuleError {
+        self.wait(|state| state.failed.take()).await
+    }
+
     /// Waits until every job is done.
     ///
     /// # Errors
