@@ -468,6 +468,10 @@ fn tasks_before_an_undo_run_in_a_rollback_alone_and_each_once() -> Outcome {
     own.agent(&["purge", "--yes"])?.must_have(5)?;
     own.agent(&["rollback"])?.must_have(2)?;
     assert_eq!(count(), 1, "it is done");
+    // A run went forward in between: what was seen is of yesterday.
+    own.agent(&["run"])?.must_have(0)?;
+    own.agent(&["rollback"])?.must_have(2)?;
+    assert_eq!(count(), 2);
     fs::write(own.path("wanted"), "")?;
     own.agent(&["rollback"])?.must_have(0)?;
     assert!(!own.path("made").exists());
@@ -478,11 +482,11 @@ fn tasks_before_an_undo_run_in_a_rollback_alone_and_each_once() -> Outcome {
     // Another time they run again; where it was taken back by hand they do not.
     own.agent(&["run"])?.must_have(0)?;
     own.agent(&["rollback"])?.must_have(0)?;
-    assert_eq!(count(), 2);
+    assert_eq!(count(), 3);
     own.agent(&["run"])?.must_have(0)?;
     let accepted = ["rollback", "--accept", "made", "--reason", "by hand"];
     own.agent(&accepted)?.must_have(0)?;
-    assert_eq!(count(), 2);
+    assert_eq!(count(), 3);
     assert!(own.path("made").exists());
     Ok(())
 }
@@ -501,6 +505,22 @@ fn what_was_only_said_to_be_taken_back_is_named_before_it_is_purged() -> Outcome
         "`Own / removed` was said to be taken back by hand",
         "this is the last copy of it",
     ])?;
+
+    // What is mounted below is somebody's, and would be emptied.
+    let attempts: Vec<_> = fs::read_dir(own.path("state/own/quarantine"))?
+        .flatten()
+        .collect();
+    let below = attempts[0].path().join("tree/below");
+    fs::create_dir(&below)?;
+    let mount = Mount::tmpfs(&below, "1m")?;
+    fs::write(below.join("theirs"), "x")?;
+    let refused = own.agent(&["purge", "--yes"])?;
+    refused.must_have(5)?;
+    refused.must_say(&["is mounted below it"])?;
+    assert!(below.join("theirs").exists());
+    drop(mount);
+    own.agent(&["purge", "--yes"])?.must_have(0)?;
+    assert!(!own.path("state/own/quarantine").exists());
     Ok(())
 }
 

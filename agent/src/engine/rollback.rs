@@ -141,6 +141,7 @@ impl Session<'_> {
         accepted: &Accepted,
     ) -> Result<RollbackEnd, Stop> {
         deeds.services_open = false;
+        self.forget_older_undo_tasks()?;
         let ways = Ways::of(self.engine, &deeds, accepted);
         for deed in &mut deeds.deeds {
             let own = matches!(ways.way(&deed.task), Some(Way::Undo(_)));

@@ -10,7 +10,7 @@ use super::session::{Flow, Session};
 use super::task::skipped_result;
 use crate::playbook::model::{Block, Item, Play};
 use crate::playbook::template::Scope;
-use crate::state::{Deeds, History, TaskHistory};
+use crate::state::{Answer, Body, Deeds, History, TaskHistory};
 
 /// A block of such tasks.
 pub(super) struct UndoTasks<'p> {
@@ -129,6 +129,41 @@ impl Session<'_> {
             }
         }
         Ok(Flow::Next)
+    }
+
+    /// Wants those again that ran before a run went forward: what they saw, or saved, may be of yesterday.
+    pub(super) fn forget_older_undo_tasks(&mut self) -> Result<(), Stop> {
+        let runs = &self.history.runs;
+        let Some(last) = runs.iter().rposition(|run| run.command.is_none()) else {
+            return Ok(());
+        };
+        let older: Vec<&str> = runs[..=last].iter().map(|run| run.id.as_str()).collect();
+        let of_engine = self.engine.undo_tasks(&self.root);
+        let known: Vec<&str> = of_engine
+            .iter()
+            .flat_map(|block| block.tasks.clone())
+            .collect();
+        let ran_before = |history: &TaskHistory| match history {
+            TaskHistory::Finished(finished) => older.contains(&finished.run.as_str()),
+            _ => false,
+        };
+        let stale: Vec<String> = self
+            .history
+            .tasks()
+            .filter(|(identity, _)| known.iter().any(|known| is_of(identity, known)))
+            .filter(|(_, history)| ran_before(history))
+            .map(|(identity, _)| identity.to_owned())
+            .collect();
+        for task in stale {
+            self.record(Body::TaskResolved {
+                task,
+                answer: Answer::Redo,
+                reason: "a run went forward since".into(),
+                user: self.engine.options.operator.user.clone(),
+                fingerprint: None,
+            })?;
+        }
+        Ok(())
     }
 
     /// Tasks that came before the undo of these, as far as they have left a record.

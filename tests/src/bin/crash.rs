@@ -178,7 +178,7 @@ fn ways_back(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
     for which in Which::all().into_iter().filter(wanted) {
         let last = crash::records_of(which)?;
         println!(
-            "route {}, ldap_update {}: {last} records",
+            "route {}, ldap_update {}: {last} records, and back from the end",
             which.route, which.ldap
         );
         let to = arguments.to.unwrap_or(last).min(last);
@@ -198,9 +198,7 @@ fn ways_back(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
                 false => points.push(Until::Record(*record, phases[index % phases.len()])),
             }
         }
-        if !narrowed || arguments.to.is_none() {
-            points.push(Until::End);
-        }
+        // Its end was one of them already.
         cases.extend(crash::ways_back(which, &points));
     }
     Ok(cases)

@@ -321,6 +321,13 @@ mod tests {
     }
 
     #[test]
+    fn a_group_that_is_not_there_is_an_error_where_a_line_fits() {
+        let arguments = json!({"regexp": "^(a)=", "line": "\\1=\\2", "backrefs": true});
+        assert!(edited(arguments.clone(), Some("a=1\n")).is_err());
+        assert_eq!(text(arguments, "b=1\n"), "b=1\n", "as in Ansible");
+    }
+
+    #[test]
     fn a_missing_file_is_an_error_unless_it_may_be_made_or_nothing_shall_be_in_it() {
         assert!(edited(json!({"line": "x"}), None).is_err());
         assert_eq!(

@@ -138,6 +138,18 @@ mod tests {
     }
 
     #[test]
+    fn a_group_that_is_not_there_is_an_error_before_anything_is_written() {
+        for replace in ["\\2", "\\10", "\\g<2>", "\\g<name>", "\\d", "end\\"] {
+            // Also where nothing matches, as in Python.
+            for old in ["a 1\n", "b\n"] {
+                let arguments = json!({"path": "/x", "regexp": "^a (\\d)$", "replace": replace});
+                let module: ReplaceModule = serde_json::from_value(arguments).expect("arguments");
+                assert!(module.edit(Some(old)).is_err(), "{replace}");
+            }
+        }
+    }
+
+    #[test]
     fn only_the_section_is_touched_and_nothing_where_there_is_none() {
         let arguments = json!({"regexp": "x", "replace": "y", "after": "^A\n", "before": "B"});
         assert_eq!(edited(arguments.clone(), "A\nx\nB x\n").0, "A\ny\nB x\n");
