@@ -1,15 +1,34 @@
 //! Source files, positions in them, and problems that point at one.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
+
+static SEEN_FROM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Sets the folder from which paths are seen in messages, once: files are known by their absolute names.
+pub fn show_from(folder: PathBuf) {
+    // The first one stays.
+    let _ = SEEN_FROM.set(folder);
+}
+
+/// A path as a person would type it: without the folder that messages are read in.
+#[must_use]
+pub fn shown(path: &Path) -> std::path::Display<'_> {
+    let seen_from = SEEN_FROM.get().filter(|folder| folder.parent().is_some());
+    let below = seen_from.and_then(|folder| path.strip_prefix(folder).ok());
+    below
+        .filter(|below| !below.as_os_str().is_empty())
+        .unwrap_or(path)
+        .display()
+}
 
 /// A text file that was read once; positions refer to its bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SourceFile {
-    /// Path as the user would type it.
+    /// Its path.
     pub path: PathBuf,
     /// Whole content.
     pub text: String,
@@ -44,7 +63,7 @@ impl Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (line, column) = self.line_column();
-        write!(f, "{}:{line}:{column}", self.file.path.display())
+        write!(f, "{}:{line}:{column}", shown(&self.file.path))
     }
 }
 
@@ -133,7 +152,7 @@ impl SourceCode for Location {
     ) -> Result<Box<dyn miette::SpanContents<'a> + 'a>, miette::MietteError> {
         let contents = self.file.text.read_span(span, before, after)?;
         Ok(Box::new(miette::MietteSpanContents::new_named(
-            self.file.path.display().to_string(),
+            shown(&self.file.path).to_string(),
             contents.data(),
             *contents.span(),
             contents.line(),
@@ -183,7 +202,7 @@ fn edit_distance(left: &str, right: &str) -> usize {
 /// Gives miette a named source from a path and text, for problems that have no [`Location`].
 #[must_use]
 pub fn named_source(file: &SourceFile) -> NamedSource<String> {
-    NamedSource::new(file.path.display().to_string(), file.text.clone())
+    NamedSource::new(shown(&file.path).to_string(), file.text.clone())
 }
 
 #[cfg(test)]

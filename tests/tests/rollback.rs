@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lab::agent::{self, is_about};
+use lab::evidence::inodes;
 use lab::images::docker;
 use lab::migration::{Ended, Migration, Running};
 use lab::site::Scale;
@@ -55,10 +56,35 @@ fn a_finished_migration_is_rolled_back_although_killed_after_every_record() -> O
         assert!(made.iter().any(|found| found == name), "{name}: {made:?}");
     }
 
+    // Something of it is looked at: nothing is deleted yet.
+    let looked_at = fs::File::open(in_quarantine(&migration, "pacsdb_9_6.sql")?)?;
     let refused = purge(&["purge", "--yes"])?;
     refused.must_have(5)?;
-    refused.must_say(&["purge::not_verified", "it was rolled back in run"])?;
+    refused.must_say(&["purge::not_verified", "is in use"])?;
+    drop(looked_at);
+    let unasked = purge(&["purge"])?;
+    unasked.must_have(2)?;
+    unasked.must_say(&[
+        "Everything was taken back in run",
+        "nobody can look at it or bring it back any more",
+        "postgres-dcm4che-new",
+    ])?;
     assert_eq!(migration.in_quarantine(), made, "nothing was deleted");
+    // The site stays on 0.2, and its disk is free again: nothing but the quarantine was touched.
+    let site = &migration.site;
+    let stays = || -> Result<_, Box<dyn Error>> {
+        Ok((inodes(&site.fast_data_dir)?, inodes(&site.backup_dir)?))
+    };
+    let before = stays()?;
+    purge(&["purge", "--yes"])?.must_have(0)?;
+    assert!(migration.in_quarantine().is_empty());
+    assert_eq!(stays()?, before);
+    migration.must_be_rolled_back()?;
+    purge(&["purge", "--yes"])?.must_say(&["nothing lies in quarantine"])?;
+    migration
+        .start_rollback()?
+        .end()?
+        .must_say(&["nothing to undo"])?;
 
     migration.finish()?;
     migration.must_be_passed_over()?;
@@ -150,6 +176,12 @@ fn a_migration_that_was_killed_on_the_way_is_rolled_back() -> Outcome {
             .any(|r| is_about(r, "undo_started", "put-new"))
     })?;
     rollback.kill()?;
+    let mut purge = migration.agent.command(&["purge", "--yes"]);
+    let before = migration.in_quarantine();
+    let refused = Running::start(&mut purge)?.end()?;
+    refused.must_have(5)?;
+    refused.must_say(&["purge::not_verified", "has not come to its end"])?;
+    assert_eq!(migration.in_quarantine(), before, "nothing was deleted");
     if half_undone(&migration, "put-new") {
         let ended = migration.start()?.end()?;
         ended.must_have(6)?;
@@ -158,6 +190,14 @@ fn a_migration_that_was_killed_on_the_way_is_rolled_back() -> Outcome {
     migration.start_rollback()?.end()?.must_have(0)?;
     migration.must_be_rolled_back()?;
     Ok(())
+}
+
+/// The path of something in quarantine.
+fn in_quarantine(migration: &Migration, name: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let attempts = fs::read_dir(migration.agent.quarantine())?.flatten();
+    let mut places = attempts.map(|attempt| attempt.path().join(name));
+    let found = places.find(|place| place.exists());
+    found.ok_or_else(|| format!("{name} is not in quarantine").into())
 }
 
 fn half_undone(migration: &Migration, task: &str) -> bool {
@@ -368,6 +408,119 @@ fn a_container_goes_only_if_the_task_made_it() -> Outcome {
     let accepted = ["rollback", "--accept", "theirs", "--reason", "it may stay"];
     own.agent(&accepted)?.must_have(0)?;
     assert!(!there(&made.0) && there(&theirs.0));
+    Ok(())
+}
+
+#[test]
+fn a_task_whose_maker_never_ran_stands_alone() -> Outcome {
+    let own = Own::new(
+        "    - {id: maker, when: false, file: {path: ../made, state: directory}}\n    \
+         - {id: nothing, file: {path: ../absent, state: absent}, undone_by: maker}\n    \
+         - {id: looked, stat: {path: ../made}, undone_by: maker}\n    \
+         - {id: added, copy: {content: x, dest: ../added}, undone_by: maker}\n",
+    )?;
+    own.agent(&["run"])?.must_have(0)?;
+    own.agent(&["rollback"])?.must_have(0)?;
+    assert!(!own.path("added").exists());
+    own.agent(&["run"])?.must_have(0)?;
+
+    let own = Own::new(
+        "    - {id: maker, when: false, file: {path: ../made, state: directory}}\n    \
+         - {id: ran, command: touch ../ran, undone_by: maker}\n",
+    )?;
+    own.agent(&["run"])?.must_have(0)?;
+    let refused = own.agent(&["rollback"])?;
+    refused.must_have(6)?;
+    refused.must_say(&["it is to be undone by `Own / maker`", "and by itself"])?;
+    Ok(())
+}
+
+#[test]
+fn tasks_before_an_undo_run_in_a_rollback_alone_and_each_once() -> Outcome {
+    let own = Own::new(
+        "    - {id: asked, assert: {that: true}, register: asked}\n    \
+         - {id: made, copy: {content: x, dest: ../made}}\n    \
+         - name: Before it goes\n      \
+           before_undo_of: made\n      \
+           block:\n        \
+           - {id: kept, command: cp ../made ../kept, when: asked is succeeded}\n        \
+           - {id: counted, shell: echo once >> ../counted}\n        \
+           - {id: wanted, stat: {path: ../wanted}, register: wanted, failed_when: not wanted.stat.exists}\n    \
+         - {id: later, copy: {content: y, dest: ../later}}\n",
+    )?;
+    let count = || {
+        fs::read_to_string(own.path("counted"))
+            .unwrap_or_default()
+            .lines()
+            .count()
+    };
+    let run = own.agent(&["run"])?;
+    run.must_have(0)?;
+    run.must_say(&["done=0", "3 tasks"])?;
+    assert!(!own.path("kept").exists());
+    own.agent(&["run"])?.must_say(&["done=3"])?;
+    own.agent(&["rollback", "--check"])?
+        .must_say(&["first: Before it goes"])?;
+
+    // One of them fails: what is newer is undone, and nothing more.
+    own.agent(&["rollback"])?.must_have(2)?;
+    assert!(!own.path("later").exists() && own.path("made").exists());
+    own.agent(&["purge", "--yes"])?.must_have(5)?;
+    own.agent(&["rollback"])?.must_have(2)?;
+    assert_eq!(count(), 1, "it is done");
+    // A run went forward in between: what was seen is of yesterday.
+    own.agent(&["run"])?.must_have(0)?;
+    own.agent(&["rollback"])?.must_have(2)?;
+    assert_eq!(count(), 2);
+    fs::write(own.path("wanted"), "")?;
+    own.agent(&["rollback"])?.must_have(0)?;
+    assert!(!own.path("made").exists());
+    assert_eq!(fs::read(own.path("kept"))?, b"x", "nothing undoes it");
+    own.agent(&["rollback"])?.must_say(&["nothing to undo"])?;
+    own.agent(&["purge", "--yes"])?.must_have(0)?;
+
+    // Another time they run again; where it was taken back by hand they do not.
+    own.agent(&["run"])?.must_have(0)?;
+    own.agent(&["rollback"])?.must_have(0)?;
+    assert_eq!(count(), 3);
+    own.agent(&["run"])?.must_have(0)?;
+    let accepted = ["rollback", "--accept", "made", "--reason", "by hand"];
+    own.agent(&accepted)?.must_have(0)?;
+    assert_eq!(count(), 3);
+    assert!(own.path("made").exists());
+    Ok(())
+}
+
+#[test]
+fn what_was_only_said_to_be_taken_back_is_named_before_it_is_purged() -> Outcome {
+    let own = Own::new("    - {id: removed, file: {path: ../tree, state: absent}}\n")?;
+    fs::create_dir(own.path("tree"))?;
+    fs::write(own.path("tree/f"), "x")?;
+    own.agent(&["run"])?.must_have(0)?;
+    let accepted = ["rollback", "--accept", "removed", "--reason", "it is back"];
+    own.agent(&accepted)?.must_have(0)?;
+    let asked = own.agent(&["purge"])?;
+    asked.must_have(2)?;
+    asked.must_say(&[
+        "`Own / removed` was said to be taken back by hand",
+        "this is the last copy of it",
+    ])?;
+
+    // What is mounted below is somebody's, and would be emptied.
+    let attempts: Vec<_> = fs::read_dir(own.path("state/own/quarantine"))?
+        .flatten()
+        .collect();
+    let below = attempts[0].path().join("tree/below");
+    fs::create_dir(&below)?;
+    let mount = Mount::tmpfs(&below, "1m")?;
+    fs::write(below.join("theirs"), "x")?;
+    let refused = own.agent(&["purge", "--yes"])?;
+    refused.must_have(5)?;
+    refused.must_say(&["is mounted below it"])?;
+    assert!(below.join("theirs").exists());
+    drop(mount);
+    own.agent(&["purge", "--yes"])?.must_have(0)?;
+    assert!(!own.path("state/own/quarantine").exists());
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use super::args::{Global, Output, PlaybookArgs};
 use super::confirm::Terminal;
 use super::exit::Failure;
 use super::extra_vars::ExtraVars;
-use super::{locate, run};
+use super::{door, locate, run};
 use crate::engine::{Host, RunEnd};
 use crate::event::{Event, Stats, Status};
 use crate::vault::Vault;
@@ -91,7 +91,7 @@ pub(super) fn module(mut arguments: Map<String, Value>) -> ExitCode {
 
 fn ran(arguments: Arguments, check: bool, diff: bool) -> Value {
     let global = Global {
-        state_dir: arguments.state_dir,
+        state_dir: arguments.state_dir.as_deref().map(door::absolute),
         output: Output::Json,
         verbose: 0,
         log_file: None,
@@ -99,7 +99,7 @@ fn ran(arguments: Arguments, check: bool, diff: bool) -> Value {
         ask_vault_pass: false,
     };
     let args = PlaybookArgs {
-        playbook: arguments.playbook,
+        playbook: door::absolute(&arguments.playbook),
         extra_vars: Vec::new(),
         tags: arguments.tags,
         skip_tags: arguments.skip_tags,

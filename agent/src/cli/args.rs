@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::door;
 use super::on_host::OnHostArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -18,7 +19,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub(super) struct Global {
     /// Folder that holds the state [default: `state/` in the folder above the playbook's]
-    #[arg(long, global = true, value_name = "DIR", env = "KAAPANA_AGENT_STATE")]
+    #[arg(long, global = true, value_name = "DIR", env = "KAAPANA_AGENT_STATE", value_parser = door::path())]
     pub state_dir: Option<PathBuf>,
     /// File with the password of what is encrypted with ansible-vault; a program is run, and prints it. May be
     /// given often
@@ -27,7 +28,8 @@ pub(super) struct Global {
         alias = "vault-pass-file",
         global = true,
         value_name = "FILE",
-        env = "ANSIBLE_VAULT_PASSWORD_FILE"
+        env = "ANSIBLE_VAULT_PASSWORD_FILE",
+        value_parser = door::path()
     )]
     pub vault_password_file: Vec<PathBuf>,
     /// Ask for that password
@@ -40,7 +42,7 @@ pub(super) struct Global {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Also append what the agent does to this file, in full detail
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_parser = door::path())]
     pub log_file: Option<PathBuf>,
 }
 
@@ -75,7 +77,7 @@ pub(super) enum Command {
     Resolve(ResolveArgs),
     /// Take back what a playbook did, newest first; what it made goes into quarantine
     Rollback(RollbackArgs),
-    /// Delete for good what lies in quarantine, after a run that came to its end
+    /// Delete for good what lies in quarantine, after a run or a rollback that came to its end
     Purge(PurgeArgs),
     /// Work on the state directory itself
     State(StateArgs),
@@ -94,9 +96,10 @@ pub(super) enum Command {
 #[derive(Debug, Args)]
 pub(super) struct PlaybookArgs {
     /// The playbook
+    #[arg(value_parser = door::path())]
     pub playbook: PathBuf,
     /// Set variables: `key=value`, YAML or JSON, or @FILE; may be given often, the last wins
-    #[arg(short = 'e', long = "extra-vars", value_name = "VARS")]
+    #[arg(short = 'e', long = "extra-vars", value_name = "VARS", value_parser = door::variables())]
     pub extra_vars: Vec<String>,
     /// Only tasks with one of these tags (comma-separated)
     #[arg(short, long, value_name = "TAGS", value_delimiter = ',')]
@@ -140,7 +143,7 @@ pub(super) struct RunArgs {
 #[command(next_help_heading = "Other hosts")]
 pub(super) struct HostsArgs {
     /// Inventory: a file (YAML or INI), a folder of them, or hosts with a comma: `a,b,`; may be given often
-    #[arg(short, long = "inventory", value_name = "INVENTORY")]
+    #[arg(short, long = "inventory", value_name = "INVENTORY", value_parser = door::inventory())]
     pub inventory: Vec<String>,
     /// Only these hosts: a pattern, as `hosts` takes it
     #[arg(short, long, value_name = "PATTERN", requires = "inventory")]
@@ -155,13 +158,14 @@ pub(super) struct HostsArgs {
     #[arg(short = 'K', long, requires = "inventory")]
     pub ask_become_pass: bool,
     /// The agent to put there [default: this one]
-    #[arg(long, value_name = "FILE", requires = "inventory")]
+    #[arg(long, value_name = "FILE", requires = "inventory", value_parser = door::path())]
     pub agent_binary: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct FleetArgs {
     /// The playbook
+    #[arg(value_parser = door::path())]
     pub playbook: PathBuf,
     #[command(flatten)]
     pub hosts: HostsArgs,
@@ -179,9 +183,10 @@ pub(super) struct StopArgs {
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     /// The playbook [default: all that have a state]
+    #[arg(value_parser = door::path())]
     pub playbook: Option<PathBuf>,
     /// Variables for telling what a later run would do [default: those of the last run]
-    #[arg(short = 'e', long = "extra-vars", value_name = "VARS")]
+    #[arg(short = 'e', long = "extra-vars", value_name = "VARS", value_parser = door::variables())]
     pub extra_vars: Vec<String>,
     #[command(flatten)]
     pub hosts: HostsArgs,
@@ -190,29 +195,32 @@ pub(super) struct StatusArgs {
 #[derive(Debug, Args)]
 pub(super) struct HistoryArgs {
     /// The playbook [default: all that have a state]
+    #[arg(value_parser = door::path())]
     pub playbook: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
     /// The playbook
+    #[arg(value_parser = door::path())]
     pub playbook: PathBuf,
     /// The task, as `status` shows it, or the end of it
     pub task: String,
     /// Variables for comparing with the present playbook [default: those of the last run]
-    #[arg(short = 'e', long = "extra-vars", value_name = "VARS")]
+    #[arg(short = 'e', long = "extra-vars", value_name = "VARS", value_parser = door::variables())]
     pub extra_vars: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
     /// The playbook
+    #[arg(value_parser = door::path())]
     pub playbook: PathBuf,
     /// The file to write; one that is there is replaced. `-` is standard output
-    #[arg(short, long = "out", value_name = "FILE")]
+    #[arg(short, long = "out", value_name = "FILE", value_parser = door::path_or_dash())]
     pub out: PathBuf,
     /// Variables for telling what is still to come [default: those of the last run]
-    #[arg(short = 'e', long = "extra-vars", value_name = "VARS")]
+    #[arg(short = 'e', long = "extra-vars", value_name = "VARS", value_parser = door::variables())]
     pub extra_vars: Vec<String>,
 }
 
@@ -258,9 +266,10 @@ pub(super) struct ResolveArgs {
 #[derive(Debug, Args)]
 pub(super) struct RollbackArgs {
     /// The playbook
+    #[arg(value_parser = door::path())]
     pub playbook: PathBuf,
     /// Set variables, as for `run`
-    #[arg(short = 'e', long = "extra-vars", value_name = "VARS")]
+    #[arg(short = 'e', long = "extra-vars", value_name = "VARS", value_parser = door::variables())]
     pub extra_vars: Vec<String>,
     /// Show what would be done; undo nothing
     #[arg(short = 'C', long)]
@@ -281,9 +290,10 @@ pub(super) struct RollbackArgs {
 #[derive(Debug, Args)]
 pub(super) struct PurgeArgs {
     /// The playbook
+    #[arg(value_parser = door::path())]
     pub playbook: PathBuf,
     /// Set variables, as for `run`
-    #[arg(short = 'e', long = "extra-vars", value_name = "VARS")]
+    #[arg(short = 'e', long = "extra-vars", value_name = "VARS", value_parser = door::variables())]
     pub extra_vars: Vec<String>,
     /// Show what would be deleted; delete nothing
     #[arg(short = 'C', long)]
@@ -298,6 +308,7 @@ pub(super) struct PurgeArgs {
 #[derive(Debug, Args)]
 pub(super) struct VariablesArgs {
     /// The playbook
+    #[arg(value_parser = door::path())]
     pub playbook: PathBuf,
 }
 
@@ -320,6 +331,7 @@ pub(super) enum StateCommand {
 #[derive(Debug, Args)]
 pub(super) struct AdoptArgs {
     /// The playbook
+    #[arg(value_parser = door::path())]
     pub playbook: PathBuf,
     /// Why you know that no other copy goes on; kept in the journal
     #[arg(long, value_name = "TEXT")]
@@ -329,6 +341,7 @@ pub(super) struct AdoptArgs {
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     /// The playbook [default: all that have a state]
+    #[arg(value_parser = door::path())]
     pub playbook: Option<PathBuf>,
     /// Do not read the files that tasks made
     #[arg(long)]
@@ -337,15 +350,16 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "HASH", requires = "playbook")]
     pub head: Option<String>,
     /// Verify an archive made by `state export` in place of the state directory
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["playbook", "no_outputs", "head"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["playbook", "no_outputs", "head"], value_parser = door::path())]
     pub archive: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
     /// The playbook
+    #[arg(value_parser = door::path())]
     pub playbook: PathBuf,
     /// The tar file to write; must not be there yet
-    #[arg(short, long = "out", value_name = "FILE")]
+    #[arg(short, long = "out", value_name = "FILE", value_parser = door::path())]
     pub out: PathBuf,
 }

@@ -3,6 +3,7 @@
 mod ansible_module;
 mod args;
 mod confirm;
+mod door;
 mod exit;
 mod extra_vars;
 mod fleet;
@@ -33,6 +34,8 @@ pub use args::Cli;
 use args::Command;
 use exit::Failure;
 
+use crate::modules::worker;
+use crate::source;
 use crate::state::failure_point;
 
 /// Runs the command that the arguments name.
@@ -53,6 +56,9 @@ pub fn main() -> ExitCode {
             };
         }
     };
+    if let Ok(folder) = std::env::current_dir() {
+        source::show_from(folder);
+    }
     if let Err(failure) = screen::start_tracing(&cli) {
         return failure.report(&cli.global);
     }
@@ -88,7 +94,18 @@ fn arm_test_points() -> Result<(), Failure> {
         return Ok(());
     };
     let variable = failure_point::VARIABLE;
-    failure_point::arm(&points).map_err(|why| {
+    let (workers, stops): (Vec<&str>, Vec<&str>) = points
+        .split(';')
+        .map(str::trim)
+        .partition(|point| point.starts_with("panic:"));
+    let workers = workers
+        .iter()
+        .map(|point| point["panic:".len()..].to_owned());
+    let armed = worker::arm(workers.collect()).and_then(|()| match stops.is_empty() {
+        true => Ok(()),
+        false => failure_point::arm(&stops.join(";")),
+    });
+    armed.map_err(|why| {
         Failure::other(
             "agent::test_points",
             format!("failed to set the failure points of {variable}: {why}"),

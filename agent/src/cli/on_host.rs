@@ -13,7 +13,7 @@ use super::args::{
 };
 use super::exit::Failure;
 use super::extra_vars::ExtraVars;
-use super::{Done, locate, purge, resolve, rollback, run};
+use super::{Done, door, locate, purge, resolve, rollback, run};
 use crate::engine;
 use crate::playbook::{self, model::NodeKind};
 use crate::remote::job::{Base, Job, until_hung_up};
@@ -28,7 +28,7 @@ use crate::vault::Vault;
 #[derive(Debug, Args)]
 pub(super) struct OnHostArgs {
     /// The agent's folder on this host
-    #[arg(long)]
+    #[arg(long, value_parser = door::path())]
     pub base: PathBuf,
     #[command(subcommand)]
     pub command: OnHost,
@@ -44,7 +44,7 @@ pub(super) enum OnHost {
         job: String,
         #[arg(long)]
         from: u64,
-        #[arg(long)]
+        #[arg(long, value_parser = door::path())]
         state: Option<PathBuf>,
     },
     /// Follow the newest run
@@ -53,12 +53,12 @@ pub(super) enum OnHost {
         name: String,
         #[arg(long)]
         from: u64,
-        #[arg(long)]
+        #[arg(long, value_parser = door::path())]
         state: Option<PathBuf>,
     },
     /// Do a job's run
     Work {
-        #[arg(long)]
+        #[arg(long, value_parser = door::path())]
         job: PathBuf,
     },
     /// Unpack a bundle from standard input
@@ -79,7 +79,7 @@ pub(super) enum OnHost {
     Status {
         #[arg(long)]
         name: String,
-        #[arg(long)]
+        #[arg(long, value_parser = door::path())]
         state: Option<PathBuf>,
     },
 }

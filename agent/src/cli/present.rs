@@ -10,6 +10,7 @@ use super::locate;
 use super::plan::nobody;
 use crate::engine::{Engine, Plan};
 use crate::redact::HIDDEN;
+use crate::source;
 use crate::state::History;
 
 /// The present playbook, planned, or why it could not be.
@@ -38,7 +39,7 @@ pub(super) fn of(
         return Present::Unknown("name the playbook to see what a later run would do".into());
     };
     if !playbook.is_file() {
-        return Present::Unknown(format!("there is no playbook {}", playbook.display()));
+        return Present::Unknown(format!("there is no playbook {}", source::shown(playbook)));
     }
     let assumed = if extra_vars.is_empty() {
         history

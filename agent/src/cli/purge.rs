@@ -92,9 +92,9 @@ fn not_verified(why: &[String]) -> Failure {
     Failure::other(
         "purge::not_verified",
         format!(
-            "nothing is deleted yet, as the playbook has not come to a verified end: {}",
+            "nothing is deleted yet, as the playbook has neither come to a verified end nor been taken back: {}",
             why.join("; ")
         ),
-        "run the playbook to its end first; what lies in quarantine stays until then",
+        "run the playbook to its end, or take it back with `rollback`, first; what lies in quarantine stays until then",
     )
 }

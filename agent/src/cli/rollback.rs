@@ -10,6 +10,7 @@ use super::run::{Stage, interrupt, runtime, stage};
 use super::{Done, exit, fleet, locate, screen};
 use crate::engine::{Accepted, RollbackEnd};
 use crate::report::rollback;
+use crate::source;
 
 pub(super) fn rollback(global: &Global, args: &RollbackArgs) -> Done {
     if !args.hosts.inventory.is_empty() {
@@ -41,7 +42,7 @@ pub(super) fn here(
         tasks: args.accept.clone(),
         reason: args.reason.clone().unwrap_or_default(),
     };
-    let playbook = args.playbook.display().to_string();
+    let playbook = source::shown(&args.playbook).to_string();
     if args.check {
         let plan = engine.look_back(&accepted)?;
         match global.output {
@@ -77,8 +78,8 @@ pub(super) fn here(
         }
         (Output::Text, RollbackEnd::Done) => {
             println!(
-                "Everything was taken back. What was made lies in quarantine; a later run that \
-                 comes to its end lets `purge` delete it."
+                "Everything was taken back. What was made lies in quarantine and takes its space \
+                 there, until `purge` deletes it for good."
             );
         }
     }

@@ -16,6 +16,7 @@ use crate::engine::{Engine, RunEnd};
 use crate::event::Event;
 use crate::report::json::JsonLines;
 use crate::report::{diagnostic, plan, terminal, trace};
+use crate::source;
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
     if args.syntax_check {
@@ -149,7 +150,7 @@ fn syntax_check(global: &Global, args: &RunArgs) -> Done {
     let plays = checked.playbook.plays.len();
     println!(
         "{}: well-formed, plays: {plays}",
-        args.playbook.playbook.display()
+        source::shown(&args.playbook.playbook)
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@ use super::task::UnitEnd;
 use super::task_log;
 use super::unit::Place;
 use crate::event::{Event, Status, millis};
+use crate::modules::worker;
 use crate::modules::{Kind, Module, ModuleError, Outcome, OutputFile, Plan, TaskContext};
 use crate::playbook::template::Scope;
 use crate::source::Problem;
@@ -229,7 +230,11 @@ impl<'p> Session<'p> {
                 return Ok((Some(attempt), Try::Failed(Failure::of_problem(&problem))));
             }
         };
-        let applied = apply_within(work.module.as_ref(), ctx, &intent, limit).await;
+        let applied = apply_within(work.module.as_ref(), ctx, &intent, limit);
+        let applied = match worker::watched("module", applied).await {
+            Ok(applied) => applied,
+            Err(panicked) => Err(panicked.into()),
+        };
         let tried = match applied {
             Ok(mut outcome) => {
                 outcome.changed |= started.half_done;

@@ -31,7 +31,7 @@ impl Identities {
             }
         }
         Self {
-            total: walk.by_task.len(),
+            total: walk.by_task.len() - walk.of_undo,
             names: walk.by_task.values().cloned().collect(),
             by_task: walk.by_task,
         }
@@ -48,7 +48,7 @@ impl Identities {
         self.names.iter().map(String::as_str)
     }
 
-    /// Number of tasks, loops counted once, handlers included.
+    /// Number of tasks of a run, loops counted once, handlers included.
     #[must_use]
     pub fn total(&self) -> usize {
         self.total
@@ -77,6 +77,8 @@ fn handlers_path(play: &Play) -> String {
 #[derive(Default)]
 struct Walk {
     by_task: HashMap<usize, String>,
+    /// Tasks that only a rollback runs.
+    of_undo: usize,
     seen: HashMap<String, usize>,
 }
 
@@ -95,9 +97,13 @@ impl Walk {
             Some(name) => format!("{path} / {name}"),
             None => path.to_owned(),
         };
+        let before = self.by_task.len();
         self.items(&block.block, &path);
         self.items(&block.rescue, &path);
         self.items(&block.always, &path);
+        if block.before_undo_of.is_some() {
+            self.of_undo += self.by_task.len() - before;
+        }
     }
 
     fn task(&mut self, task: &Task, path: &str) {

@@ -31,6 +31,7 @@ mod services;
 mod session;
 mod task;
 mod task_log;
+mod undo_tasks;
 mod unit;
 mod variables;
 

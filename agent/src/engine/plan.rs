@@ -188,6 +188,10 @@ impl<'e> Planner<'e> {
     }
 
     fn block(&mut self, block: &'e Block, frame: &Frame<'e>) -> Result<(), Problem> {
+        // Those are a rollback's.
+        if block.before_undo_of.is_some() {
+            return Ok(());
+        }
         let rounds = match self.engine.rounds(block, frame) {
             Ok(rounds) => rounds,
             // Known when it comes to it.

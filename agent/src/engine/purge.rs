@@ -1,8 +1,10 @@
-//! Deletes for good what lies in quarantine: later, only after a verified pass, and only what the
-//! journal says was put there.
+//! Deletes for good what lies in quarantine: later, only after a verified pass or a finished rollback, and
+//! only what the journal says was put there.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+use serde_json::Value;
 
 use super::effort::Effort;
 use super::failure::{Failure, describe};
@@ -14,10 +16,14 @@ use crate::event::{Event, Status, millis};
 use crate::modules::control::ask;
 use crate::modules::files::durable::{fsync_dir, metadata_of, parent_of};
 use crate::modules::files::human_bytes;
-use crate::modules::files::remove::delete_tree;
+use crate::modules::files::remove::{delete_tree, refuse_vital};
+use crate::modules::files::users::refuse_in_use;
 use crate::modules::files::walk::tree_size;
+use crate::modules::worker;
 use crate::modules::{ModuleError, TaskContext};
-use crate::state::{Body, Contents, History, Outcome, Purged, TaskHistory, check_outputs};
+use crate::state::{
+    Body, Contents, Deeds, History, Outcome, Purged, Run, TaskHistory, check_outputs,
+};
 
 /// How many reasons a refusal names.
 const NAMED: usize = 5;
@@ -29,6 +35,11 @@ pub struct PurgePlan {
     pub entries: Vec<Purged>,
     /// Why nothing may be deleted yet.
     pub refusals: Vec<String>,
+    /// The rollback that has come to its end, where it is that which lets things be deleted.
+    pub rolled_back: Option<String>,
+    /// Tasks that were said to be taken back by hand, each with its folder in quarantine: what it took away may
+    /// still be there, and nowhere else.
+    pub by_hand: Vec<(String, PathBuf)>,
 }
 
 impl PurgePlan {
@@ -66,50 +77,43 @@ impl Engine {
     fn purge_plan(&self, contents: &Contents) -> Result<PurgePlan, RunError> {
         let ctx = self.looking_context();
         let mut entries = Vec::new();
-        for folder in self.quarantine_folders(contents) {
+        for folder in quarantine_folders(contents) {
             entries.extend(listed(&folder, &ctx));
         }
         entries.sort_by(|one, other| one.path.cmp(&other.path));
-        Ok(PurgePlan {
-            entries,
-            refusals: self.not_verified(contents)?,
-        })
-    }
-
-    /// Every folder that an attempt may have moved something into, as the intents name them.
-    fn quarantine_folders(&self, contents: &Contents) -> Vec<PathBuf> {
-        let mut found: Vec<PathBuf> = Vec::new();
-        for record in &contents.records {
-            let (Body::TaskStarted { intent, .. } | Body::UndoStarted { intent, .. }) =
-                &record.body
-            else {
-                continue;
-            };
-            let places = [&intent["quarantine"], &intent["before"]["quarantine"]];
-            for place in places {
-                let several = place.as_array().into_iter().flatten();
-                let folders = several.chain([place]).filter_map(|folder| folder.as_str());
-                for folder in folders.map(PathBuf::from) {
-                    if !found.contains(&folder) {
-                        found.push(folder);
-                    }
-                }
-            }
+        let rolled_back = rolled_back(self, contents);
+        let mut refusals = match rolled_back {
+            Some(_) => Vec::new(),
+            None => self.not_verified(contents)?,
+        };
+        // Nothing is taken away under somebody who uses it.
+        if refusals.is_empty() {
+            let held = entries
+                .iter()
+                .filter_map(|entry| refuse_held(&entry.path, &ctx).err());
+            refusals.extend(held.map(|error| describe(&error)));
         }
-        found
+        let there = |(_, folder): &(String, PathBuf)| {
+            entries.iter().any(|entry| entry.path.starts_with(folder))
+        };
+        Ok(PurgePlan {
+            by_hand: by_hand(contents).into_iter().filter(there).collect(),
+            entries,
+            refusals,
+            rolled_back,
+        })
     }
 
     /// Why nothing may be deleted yet: the work is not done, or not as it was recorded.
     fn not_verified(&self, contents: &Contents) -> Result<Vec<String>, RunError> {
         let history = History::of(&contents.records);
         let mut why = Vec::new();
-        let last = history
-            .runs
-            .iter()
-            .rfind(|run| run.command.as_deref() != Some("purge"));
-        match last.map(|run| (run, run.command.as_deref().unwrap_or("run"))) {
+        match last_run(&history).map(|run| (run, run.command.as_deref().unwrap_or("run"))) {
             None => why.push("nothing was run yet".to_owned()),
-            Some((run, "rollback")) => why.push(format!("it was rolled back in run {}", run.id)),
+            Some((run, "rollback")) => why.push(format!(
+                "the rollback in run {} has not come to its end",
+                run.id
+            )),
             Some((run, _)) if run.outcome != Some(Outcome::Done) => {
                 let how = run.outcome.map_or("was cut short", Outcome::word);
                 why.push(format!("the last run, {}: {how}", run.id));
@@ -173,7 +177,7 @@ impl Engine {
             Vec::new(),
             Effort::default(),
         )?;
-        let folders = self.quarantine_folders(&contents);
+        let folders = quarantine_folders(&contents);
         let ended = session.delete(&plan, &folders).await;
         let (end, broken) = match ended {
             Ok(true) => (PurgeEnd::Done(plan), None),
@@ -218,8 +222,8 @@ impl Session<'_> {
                 reason: None,
             });
             let (path, own) = (entry.path.clone(), ctx.clone());
-            let deleted = tokio::task::spawn_blocking(move || delete_one(&path, &own)).await;
-            if let Err(error) = deleted.unwrap_or(Err(ModuleError::Cancelled)) {
+            let deleted = worker::blocking("purge", move || delete_one(&path, &own)).await;
+            if let Err(error) = deleted.and_then(|deleted| deleted) {
                 return self.not_deleted(&name, &error, since);
             }
             self.stats.ok += 1;
@@ -271,8 +275,101 @@ impl Session<'_> {
     }
 }
 
+/// Every folder that an attempt may have moved something into, as the intents name them.
+fn quarantine_folders(contents: &Contents) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for record in &contents.records {
+        if let Body::TaskStarted { intent, .. } | Body::UndoStarted { intent, .. } = &record.body {
+            for folder in folders_of(intent) {
+                if !found.contains(&folder) {
+                    found.push(folder);
+                }
+            }
+        }
+    }
+    found
+}
+
+fn folders_of(intent: &Value) -> Vec<PathBuf> {
+    let places = [&intent["quarantine"], &intent["before"]["quarantine"]];
+    let several = places
+        .into_iter()
+        .flat_map(|place| place.as_array().into_iter().flatten().chain([place]));
+    several
+        .filter_map(|folder| folder.as_str().map(PathBuf::from))
+        .collect()
+}
+
+fn last_run(history: &History) -> Option<&Run> {
+    let purges = |run: &&Run| run.command.as_deref() == Some("purge");
+    history.runs.iter().rfind(|run| !purges(run))
+}
+
+/// The run in which everything was taken back, if nothing was done since.
+fn rolled_back(engine: &Engine, contents: &Contents) -> Option<String> {
+    let history = History::of(&contents.records);
+    let last = last_run(&history)?;
+    let is_over = last.command.as_deref() == Some("rollback")
+        && last.outcome == Some(Outcome::Done)
+        && engine
+            .without_undo_tasks(Deeds::of(&contents.records))
+            .deeds
+            .is_empty();
+    is_over.then(|| last.id.clone())
+}
+
+/// Tasks whose undo was accepted, with the folders that their attempts moved things into.
+fn by_hand(contents: &Contents) -> Vec<(String, PathBuf)> {
+    let bodies = || contents.records.iter().map(|record| &record.body);
+    let accepted: Vec<&String> = bodies()
+        .filter_map(|body| match body {
+            Body::UndoFinished { task, result, .. } if !result["accepted_by"].is_null() => {
+                Some(task)
+            }
+            _ => None,
+        })
+        .collect();
+    bodies()
+        .filter_map(|body| match body {
+            Body::TaskStarted { task, intent, .. } if accepted.contains(&task) => {
+                Some((task, intent))
+            }
+            _ => None,
+        })
+        .flat_map(|(task, intent)| {
+            let folders = folders_of(intent).into_iter();
+            folders.map(|folder| (task.clone(), folder))
+        })
+        .collect()
+}
+
+/// Refuses what a process or a mount still uses.
+fn refuse_held(path: &Path, ctx: &TaskContext) -> Result<(), ModuleError> {
+    refuse_vital(path, ctx)?;
+    match refuse_in_use(path, ctx) {
+        // Not every user may look into all processes.
+        Err(ModuleError::Failed(failure)) if failure.code() != "files::in_use" => Ok(()),
+        looked => looked,
+    }
+}
+
 fn question(plan: &PurgePlan) -> String {
-    let mut text = "This is deleted for good:\n".to_owned();
+    let mut text = String::new();
+    if let Some(run) = &plan.rolled_back {
+        text.push_str(&format!(
+            "Everything was taken back in run {run}. What had been made until then, and in earlier \
+             attempts, lies in quarantine: afterwards nobody can look at it or bring it back any \
+             more, and a later run makes all of it anew.\n"
+        ));
+    }
+    for (task, folder) in &plan.by_hand {
+        text.push_str(&format!(
+            "`{task}` was said to be taken back by hand: {} has what it took away. If that is not back \
+             in its place, this is the last copy of it.\n",
+            folder.display()
+        ));
+    }
+    text.push_str("This is deleted for good:\n");
     for entry in &plan.entries {
         let size = human_bytes(entry.bytes);
         text.push_str(&format!("  {} ({size})\n", entry.path.display()));

@@ -6,6 +6,7 @@ use super::run::{Engine, RunError, run_id};
 use super::unit::{Look, Place, Ready};
 use crate::modules::Advice;
 use crate::playbook::model::{Block, Item, Play, Task};
+use crate::playbook::template::Scope;
 use crate::source::closest;
 use crate::state::{Answer, Body, Fingerprint, History, Journal, Lock, TaskHistory};
 
@@ -215,10 +216,8 @@ impl Engine {
         }
     }
 
-    /// Finds a task of the present playbook by its identity, loop items included. Registered results and
-    /// facts are the journal's.
-    pub(super) fn place_now(&self, identity: &str, history: &History) -> Option<Place<'_>> {
-        let root = self.root_scope();
+    /// Sets the facts that the journal knows.
+    pub(super) fn known_facts(&self, root: &Scope, history: &History) {
         let mut all: Vec<&Task> = Vec::new();
         for play in &self.playbook.plays {
             let frame = Frame::of_play(play, root.clone());
@@ -235,9 +234,16 @@ impl Engine {
                     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" ["))
                 })
             {
-                super::facts::take(&root, task, &finished.result);
+                super::facts::take(root, task, &finished.result);
             }
         }
+    }
+
+    /// Finds a task of the present playbook by its identity, loop items included. Registered results and
+    /// facts are the journal's.
+    pub(super) fn place_now(&self, identity: &str, history: &History) -> Option<Place<'_>> {
+        let root = self.root_scope();
+        self.known_facts(&root, history);
         for play in &self.playbook.plays {
             let frame = Frame::of_play(play, self.play_scope(&root, play));
             for (task, frame) in tasks_of(self, play, &frame) {

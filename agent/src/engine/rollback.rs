@@ -10,7 +10,7 @@ use super::effort::Effort;
 use super::failure::{Failure, describe};
 use super::rollback_plan::{Accepted, RollbackPlan, UndoAction, UndoEntry, Way, Ways, open_steps};
 use super::run::{Begun, Engine, RunError, Stop};
-use super::session::Session;
+use super::session::{Flow, Session};
 use super::task_log::{self, EventSink};
 use crate::event::{Event, Status, millis};
 use crate::modules::{
@@ -43,7 +43,7 @@ impl Engine {
     /// When the journal cannot be read.
     pub fn look_back(&self, accepted: &Accepted) -> Result<RollbackPlan, RunError> {
         let contents = self.journal()?;
-        let deeds = Deeds::of(&contents.records);
+        let deeds = self.without_undo_tasks(Deeds::of(&contents.records));
         let state_id = contents.state_id().unwrap_or_default();
         Ok(self.plan_rollback(&deeds, accepted, state_id))
     }
@@ -61,7 +61,7 @@ impl Engine {
             return Ok(RollbackEnd::Nothing);
         }
         let held = self.hold()?;
-        let deeds = Deeds::of(&held.contents.records);
+        let deeds = self.without_undo_tasks(Deeds::of(&held.contents.records));
         // One that was killed behind its last undo has its end to record.
         let runs = History::of(&held.contents.records).runs;
         let open = runs.last().is_some_and(|run| {
@@ -93,10 +93,22 @@ impl Engine {
             Ok(()) => session.roll_back(deeds, accepted).await,
             Err(stop) => Err(stop),
         };
+        let stopped = session.stop_services().await;
+        // The first error is the one to tell: what stopping says may only follow from it.
+        let ended = ended.and_then(|end| stopped.map(|()| end));
         let (end, broken) = match ended {
             Ok(end) => (end, None),
             Err(Stop::State(error)) => (RollbackEnd::Failed, Some(error)),
-            Err(Stop::Interrupted | Stop::Decision(_)) => (RollbackEnd::Interrupted, None),
+            Err(Stop::Interrupted) => (RollbackEnd::Interrupted, None),
+            Err(Stop::Decision(entry)) => {
+                let entry = UndoEntry {
+                    task: entry.task,
+                    action: UndoAction::Refuse,
+                    why: entry.why,
+                    details: entry.details,
+                };
+                (RollbackEnd::Refused(vec![entry]), None)
+            }
         };
         session.close(end.outcome(), started, broken)?;
         Ok(end)
@@ -129,6 +141,7 @@ impl Session<'_> {
         accepted: &Accepted,
     ) -> Result<RollbackEnd, Stop> {
         deeds.services_open = false;
+        self.forget_older_undo_tasks()?;
         let ways = Ways::of(self.engine, &deeds, accepted);
         for deed in &mut deeds.deeds {
             let own = matches!(ways.way(&deed.task), Some(Way::Undo(_)));
@@ -166,6 +179,13 @@ impl Session<'_> {
             let Some(way) = ways.way(&deed.task) else {
                 continue;
             };
+            // Where the undo was begun, they have run; where it was taken back by hand, there is nothing to see.
+            if deed.undo.is_none()
+                && *way != Way::Accepted
+                && let Flow::Failed(_) = self.before_undo_of(&deed.task).await?
+            {
+                return Ok(RollbackEnd::Failed);
+            }
             if matches!(way, Way::With(_)) {
                 continue;
             }
@@ -177,7 +197,10 @@ impl Session<'_> {
                 reason: None,
             });
             match self.take_back(deed, way, accepted, &deeds).await? {
-                Ok(undone) => self.undone(deed, ways.followers(&deed.task), undone, since)?,
+                Ok(undone) => {
+                    let followers = ways.followers(&deed.task);
+                    self.undone(deed, followers, undone, since)?;
+                }
                 Err(failure) => {
                     self.stats.failed += 1;
                     self.tell(
@@ -366,6 +389,10 @@ impl Session<'_> {
         if !with.is_empty() {
             summary.push_str(&format!("; with it {} tasks", with.len()));
         }
+        let mut of_undo: Vec<&str> = with.iter().map(String::as_str).collect();
+        of_undo.push(&deed.task);
+        let of_undo = self.came_before_undo_of(&of_undo);
+        let with = with.into_iter().chain(of_undo).collect();
         let redactor = &self.engine.redactor;
         let (result, summary) = (redactor.value(&result), redactor.text(&summary));
         self.stats.ok += 1;

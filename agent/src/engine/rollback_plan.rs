@@ -144,9 +144,15 @@ impl Ways {
                     followers.push(deed.task.clone());
                     Way::With(maker)
                 }
-                _ => Way::Undo(Undo::Impossible(format!(
-                    "it is to be undone by `{base}`, which made nothing that would take its effect away"
-                ))),
+                // Without that one it stands alone, as a task that found nothing to do: then there is
+                // nothing to be undone with anything.
+                _ => Way::Undo(match undo_of(deed) {
+                    Undo::Impossible(why) => Undo::Impossible(format!(
+                        "it is to be undone by `{base}`, which made nothing that would take its \
+                         effect away, and by itself: {why}"
+                    )),
+                    own => own,
+                }),
             };
             self.by_task.insert(deed.task.clone(), way);
         }
@@ -211,7 +217,7 @@ fn maker_of<'m>(makers: &HashMap<&str, &'m str>, task: &str) -> Option<&'m str> 
 }
 
 /// Tells whether an identity is a task's own or that of an item of its loop.
-fn is_of(identity: &str, base: &str) -> bool {
+pub(super) fn is_of(identity: &str, base: &str) -> bool {
     identity
         .strip_prefix(base)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(" ["))
@@ -264,9 +270,14 @@ impl Engine {
         };
         // Left-over containers go before anything is undone; until then they may hold directories.
         let mut view = View::of_host(deeds.purged.clone(), !deeds.services_open);
+        let first = self.undo_tasks(&self.root_scope());
         let entries = deeds.deeds.iter().map(|deed| {
             let way = ways.way(&deed.task);
-            let (action, why, details) = plan_one(deed, way, accepted, &mut view, &ctx);
+            let (action, why, mut details) = plan_one(deed, way, accepted, &mut view, &ctx);
+            if action != UndoAction::Refuse && deed.undo.is_none() {
+                let own = first.iter().filter(|block| is_of(&deed.task, block.owner));
+                details.splice(0..0, own.map(|block| format!("first: {}", block.name)));
+            }
             UndoEntry {
                 task: deed.task.clone(),
                 action,

@@ -192,6 +192,19 @@ impl<'p> Session<'p> {
     }
 
     async fn block(&mut self, block: &'p Block, frame: &Frame<'p>) -> Result<Flow, Stop> {
+        // Those are a rollback's.
+        if block.before_undo_of.is_some() {
+            return Ok(Flow::Next);
+        }
+        self.all_rounds(block, frame).await
+    }
+
+    /// Runs a block's tasks, once or for each item of its loop.
+    pub(super) async fn all_rounds(
+        &mut self,
+        block: &'p Block,
+        frame: &Frame<'p>,
+    ) -> Result<Flow, Stop> {
         let rounds = match self.engine.rounds(block, frame) {
             Ok(rounds) => rounds,
             Err(problem) => return self.no_rounds(block, frame, &problem),

@@ -17,6 +17,7 @@ pub mod undo;
 mod undo_plan;
 mod undo_steps;
 pub mod web;
+pub mod worker;
 
 pub use context::{Progress, ServiceHandle, TaskContext};
 pub use error::{ModuleError, ModuleFailure};

@@ -333,6 +333,11 @@ const NOTES: &[Notes] = &[
         check_mode: LOOKS,
     },
     Notes {
+        name: "postgresql_difference",
+        recovery: "removes its half file, compares again and writes the whole file",
+        check_mode: "skipped: only comparing tells",
+    },
+    Notes {
         name: "postgresql_paths",
         recovery: "looks again",
         check_mode: LOOKS,

@@ -16,6 +16,7 @@ use super::files::undo::Was;
 use super::files::users::refuse_in_use;
 use super::files::walk::tree_size;
 use super::files::{FilesError, human_bytes};
+use super::worker;
 use super::{ModuleError, TaskContext};
 
 /// A step that is ready to be taken, as the journal has it.
@@ -233,9 +234,7 @@ async fn apply(step: &Planned, ctx: &TaskContext) -> Result<Taken, ModuleError> 
     match step {
         Planned::Rename { .. } => {
             let (step, ctx) = (step.clone(), ctx.clone());
-            let renamed = tokio::task::spawn_blocking(move || rename(&step, &ctx)).await;
-            // Only a runtime that is being shut down drops blocking work.
-            renamed.unwrap_or(Err(ModuleError::Cancelled))
+            worker::blocking("undo", move || rename(&step, &ctx)).await?
         }
         Planned::Attributes { path, was } => {
             if Identity::at(path)? != Some(was.identity) {

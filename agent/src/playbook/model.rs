@@ -412,6 +412,9 @@ pub struct Block {
     pub r#loop: Option<Loop>,
     /// Containers that the block's tasks need.
     pub services: Vec<Service>,
+    /// `before_undo_of`: the `id` of an earlier task. A run passes over the block; a rollback runs it before it
+    /// takes that task back.
+    pub before_undo_of: Option<(String, Location)>,
     /// `block`, or the tasks of an included file.
     pub block: Vec<Item>,
     /// `rescue`.

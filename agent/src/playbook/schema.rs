@@ -289,6 +289,7 @@ fn keywords() -> Map<String, Value> {
         "rescue": described(reference("items"), "What runs when one of them fails"),
         "always": described(reference("items"), "What runs in any case"),
         "module_defaults": described(reference("mapping"), "Arguments by module, where a task does not give them"),
+        "before_undo_of": described(reference("fixed_text"), "`id` of an earlier task: these tasks run only in a rollback, before that one is taken back"),
         "services": {
             "description": "Containers that the tasks need, up only while one of them is to run",
             "type": ["array", "null"], "items": reference("service"),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lab::agent;
-use lab::crash::{self, PHASES, Table};
+use lab::crash::{self, PHASES, Table, Until, Which};
 use lab::error::LabError;
 use lab::site::Scale;
 
@@ -21,6 +21,16 @@ struct Arguments {
     /// The same in the guide's last third, in pods. Scale S.
     #[arg(long)]
     pods: bool,
+    /// A kill at records of each route with each way of the LDAP part, and then the way back; from the end, too.
+    /// Scale S. So many records of each, spread evenly, unless `--from` or `--to`.
+    #[arg(long, value_name = "RECORDS", num_args = 0..=1, default_missing_value = "20")]
+    back: Option<u64>,
+    /// Only this route, of `--back`.
+    #[arg(long, value_parser = crash::ROUTES)]
+    route: Option<String>,
+    /// Only this way of the LDAP part, of `--back`.
+    #[arg(long, value_parser = crash::LDAP_UPDATES)]
+    ldap: Option<String>,
     /// So many cases of one to four kills at random moments; every fifth at scale M, unless `--scale`.
     #[arg(long, value_name = "CASES")]
     random: Option<u64>,
@@ -74,7 +84,7 @@ fn main() -> ExitCode {
     match cases(&arguments) {
         Ok(cases) if cases.is_empty() => {
             eprintln!(
-                "crash: nothing to run: --all, --records, --pods, --random N, --faults, --hosts N, --over-ssh, --power-loss (see --help)"
+                "crash: nothing to run: --all, --records, --pods, --back, --random N, --faults, --hosts N, --over-ssh, --power-loss (see --help)"
             );
             ExitCode::FAILURE
         }
@@ -119,6 +129,9 @@ fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
         let phases = phases(arguments);
         cases.extend(crash::kills_in_pods(arguments.from, arguments.to, &phases)?);
     }
+    if arguments.back.is_some() || arguments.all {
+        cases.extend(ways_back(arguments)?);
+    }
     let random = arguments.random.or(arguments.all.then_some(RANDOM_CASES));
     if let Some(count) = random {
         let seed = arguments.seed;
@@ -151,6 +164,42 @@ fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
         let is_wanted =
             |case: &crash::Case| arguments.only.iter().any(|text| case.name.contains(text));
         cases.retain(is_wanted);
+    }
+    Ok(cases)
+}
+
+/// The whole of `--all`, and what a sample takes of it.
+fn ways_back(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
+    let wanted = |which: &Which| {
+        let is = |asked: &Option<String>, this| asked.as_ref().is_none_or(|asked| asked == this);
+        is(&arguments.route, which.route) && is(&arguments.ldap, which.ldap)
+    };
+    let mut cases = Vec::new();
+    for which in Which::all().into_iter().filter(wanted) {
+        let last = crash::records_of(which)?;
+        println!(
+            "route {}, ldap_update {}: {last} records, and back from the end",
+            which.route, which.ldap
+        );
+        let to = arguments.to.unwrap_or(last).min(last);
+        let records = (arguments.from..=to).collect::<Vec<u64>>();
+        let narrowed = arguments.from > 1 || arguments.to.is_some() || arguments.back.is_none();
+        let every = match arguments.back {
+            Some(wanted) if !narrowed => records.len().div_ceil(wanted.max(1) as usize),
+            _ => 1,
+        };
+        // Another place and phase in each, so that together they meet more.
+        let begin = arguments.seed as usize % every.max(1);
+        let phases = phases(arguments);
+        let mut points = Vec::new();
+        for (index, record) in records.iter().skip(begin).step_by(every.max(1)).enumerate() {
+            match narrowed {
+                true => points.extend(phases.iter().map(|phase| Until::Record(*record, phase))),
+                false => points.push(Until::Record(*record, phases[index % phases.len()])),
+            }
+        }
+        // Its end was one of them already.
+        cases.extend(crash::ways_back(which, &points));
     }
     Ok(cases)
 }

@@ -3,6 +3,7 @@
 //!
 //! `cargo run -p lab --bin crash` runs all of it and prints a table; `tests/README.md` says what is in it.
 
+mod back;
 mod daemon;
 mod disk;
 mod far;
@@ -19,6 +20,7 @@ mod reference;
 mod report;
 mod strike;
 
+pub use back::{LDAP_UPDATES, ROUTES, Until, Which, records_of, ways_back};
 pub use daemon::{daemon_restart, daemon_restarts};
 pub use disk::{Full, full_disk, full_disks};
 pub use far::migrations_over_ssh;

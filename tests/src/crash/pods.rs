@@ -91,7 +91,7 @@ fn begin(cluster: &Cluster) -> Result<Migration, LabError> {
 }
 
 /// Works while somebody deploys Kaapana 0.3 as soon as the agent waits for it.
-fn with_a_person<T>(
+pub(super) fn with_a_person<T>(
     migration: &Migration,
     cluster: &Cluster,
     work: impl FnOnce() -> Result<T, LabError>,

@@ -19,9 +19,11 @@ use super::choose::{Choice, Chosen};
 use super::wires::Wires;
 use super::worst;
 use crate::event::{EVENT_VERSION, Event, Stats};
+use crate::modules::worker::{self, Panicked};
 use crate::remote::{Fleet, HostEnd, RemoteError, Said, Wire, Work, store};
 use crate::report::fleet::{self as view, figures};
 use crate::report::style::Ink;
+use crate::source;
 
 /// Pause until a run that is to end is told so again.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
@@ -70,13 +72,13 @@ pub(super) fn every(
             };
             let (turns, cancel, work) = (Arc::clone(&turns), cancel.clone(), work(chosen));
             let fatal = choice.batches.any_errors_fatal.then(|| fatal.clone());
-            tokio::spawn(async move {
+            tokio::spawn(worker::watched("follower of a host", async move {
                 let _turn = turns.acquire().await;
                 tokio::select! {
                     end = follower.visit(work, fatal) => Some(end),
                     () = cancel.cancelled() => None,
                 }
-            })
+            }))
         };
         let mut ends: Vec<Option<End>> = Vec::new();
         let mut enough: Option<String> = None;
@@ -88,8 +90,13 @@ pub(super) fn every(
             }
             let fatal = CancellationToken::new();
             let at_work: Vec<_> = hosts.iter().map(|chosen| follow(chosen, &fatal)).collect();
-            for task in at_work {
-                ends.push(task.await.ok().flatten());
+            for (task, chosen) in at_work.into_iter().zip(hosts) {
+                ends.push(match task.await {
+                    Ok(Ok(end)) => end,
+                    Ok(Err(panicked)) => Some(End::lost(chosen, &panicked)),
+                    // A runtime that ends.
+                    Err(_) => None,
+                });
             }
             let failed = ends[batch].iter().flatten().filter(|end| end.code != 0);
             enough = choice.batches.enough(failed.count(), hosts.len());
@@ -125,7 +132,7 @@ fn finish(
             .iter()
             .map(|source| format!("-i {source}"))
             .collect();
-        let (playbook, inventory) = (playbook.display(), inventory.join(" "));
+        let (playbook, inventory) = (source::shown(playbook), inventory.join(" "));
         eprintln!(
             "The runs on the hosts go on without this controller.\n  to follow them: attach \
              {playbook} {inventory}\n  to end them:    stop {playbook} {inventory}"
@@ -137,6 +144,16 @@ fn finish(
 
 impl End {
     /// A host that is left alone. What it is left alone for has its own exit code.
+    /// What the host does is not known: nobody follows it any more.
+    fn lost(chosen: &Chosen, panicked: &Panicked) -> Self {
+        Self {
+            host: chosen.host.name.clone(),
+            ink: Ink::Bad,
+            text: format!("not followed any more, `attach` follows it again: {panicked}"),
+            code: exit::TASK_FAILED,
+        }
+    }
+
     fn not_begun(chosen: &Chosen, why: &str) -> Self {
         Self {
             host: chosen.host.name.clone(),

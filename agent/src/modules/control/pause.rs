@@ -64,12 +64,11 @@ impl PauseModule {
 pub async fn ask(ctx: &TaskContext, prompt: &str) -> Result<String, ModuleError> {
     let confirm = std::sync::Arc::clone(&ctx.confirm);
     let question = prompt.to_owned();
-    let asking = detached(move || confirm.confirm(&question));
+    let asking = detached("question", move || confirm.confirm(&question));
     let answer = tokio::select! {
         () = ctx.cancel.cancelled() => return Err(ModuleError::Cancelled),
-        answer = asking => answer,
+        answer = asking => answer?,
     };
-    let answer = answer.unwrap_or_else(|| Err("asking failed".into()));
     answer.map_err(|reason| {
         ControlError::NotConfirmed {
             prompt: prompt.to_owned(),

@@ -21,6 +21,7 @@ use crate::modules::error::{ModuleError, PathError};
 use crate::modules::files::undo_tree::{TreeBefore, undo_of_tree};
 use crate::modules::module::{Kind, Module, Outcome, OutputFile, Plan, Recovery, TypedModule};
 use crate::modules::undo::{Effort, Undo};
+use crate::modules::worker;
 
 /// Label of the containers that are made to look into an image.
 const LABEL: &str = "io.kaapana.agent.copy";
@@ -126,7 +127,7 @@ impl DockerContainerCopyFrom {
         let (sender, receiver) = mpsc::channel::<io::Result<bytes::Bytes>>(16);
         let (path, origin) = (self.path.clone(), origin.to_owned());
         let (of_path, of_origin) = (path.clone(), origin.clone());
-        let worker = tokio::task::spawn_blocking(move || {
+        let unpacking = worker::start("unpacking of an archive", move || {
             unpack_archive(
                 ChannelReader::new(receiver),
                 &of_origin,
@@ -140,7 +141,7 @@ impl DockerContainerCopyFrom {
             let item = tokio::select! {
                 () = ctx.cancel.cancelled() => {
                     let _ = sender.send(Err(io::Error::other("interrupted"))).await;
-                    let _ = worker.await;
+                    let _ = unpacking.await;
                     return Err(ModuleError::Cancelled);
                 }
                 item = stream.next() => item,
@@ -156,19 +157,14 @@ impl DockerContainerCopyFrom {
                 }
                 Some(Err(error)) => {
                     let _ = sender.send(Err(io::Error::other("cut"))).await;
-                    let _ = worker.await;
+                    let _ = unpacking.await;
                     let action = format!("copy {path} from {origin}");
                     return Err(DockerError::from_api(action, &error).into());
                 }
             }
         }
         drop(sender);
-        let found = worker.await.map_err(|error| DockerError::Archive {
-            origin,
-            path,
-            message: error.to_string(),
-        })??;
-        Ok(found)
+        Ok(worker::ended(unpacking).await??)
     }
 }
 
@@ -341,12 +337,8 @@ impl Module for DockerContainerCopyFrom {
 
     async fn prepare(&self, ctx: &TaskContext) -> Result<Value, ModuleError> {
         let dest = ctx.resolve(&self.dest);
-        let before = tokio::task::spawn_blocking(move || TreeBefore::of(&dest)).await;
-        match before {
-            Ok(before) => Ok(json!({ "before": before? })),
-            // Only a runtime that is being shut down drops blocking work.
-            Err(_) => Err(ModuleError::Cancelled),
-        }
+        let before = worker::blocking("look at a folder", move || TreeBefore::of(&dest)).await??;
+        Ok(json!({ "before": before }))
     }
 
     async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {

@@ -121,7 +121,7 @@ pub async fn sync_everything(cancel: &CancellationToken) -> FilesResult<()> {
     tokio::select! {
         () = cancel.cancelled() => Err(ModuleError::Cancelled),
         // A dead network filesystem must not hold up the agent's end.
-        _ = detached(nix::unistd::sync) => Ok(()),
+        synced = detached("sync", nix::unistd::sync) => synced,
     }
 }
 

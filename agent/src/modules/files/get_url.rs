@@ -299,20 +299,15 @@ impl Module for GetUrlModule {
     async fn apply(&self, ctx: &TaskContext, intent: &Value) -> Result<Outcome, ModuleError> {
         let (module, own) = (self.clone(), ctx.clone());
         let before = before_of(intent, &self.target(ctx)?, ctx)?;
-        let work = detached(move || module.run(&own, &before));
+        let work = detached("download", move || module.run(&own, &before));
         tokio::pin!(work);
-        let panicked = || FilesError::Download {
-            url: shown(&self.url),
-            message: "the download's thread panicked".into(),
-            help: None,
-        };
         tokio::select! {
-            ended = &mut work => return ended.unwrap_or_else(|| Err(panicked().into())),
+            ended = &mut work => return ended?,
             () = ctx.cancel.cancelled() => {}
         }
         // The thread may sit in a read for `timeout` seconds; it looks at the token before it commits.
         if let Ok(ended) = tokio::time::timeout(NOTICE, work).await {
-            return ended.unwrap_or_else(|| Err(panicked().into()));
+            return ended?;
         }
         remove_partial(&self.target(ctx)?, Some(&ctx.attempt))?;
         Err(ModuleError::Cancelled)

@@ -11,7 +11,7 @@ use super::error::{FilesError, FilesResult};
 use crate::modules::{
     Effort, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule, Undo,
 };
-use crate::python_regex::expand;
+use crate::python_regex::Replacement;
 
 editing_module! {
     /// Makes sure that a line is in a text file, or that none such is.
@@ -135,9 +135,12 @@ impl LineInFileModule {
         };
         if let Some(index) = self.pick(fitting.into_iter()) {
             let mut new = match (&regexp, self.backrefs) {
-                (Some(regexp), true) => regexp
-                    .captures(bare(&lines[index]))
-                    .map_or_else(|| line.clone(), |found| expand(line, &found)),
+                (Some(regexp), true) => {
+                    let replacement = Replacement::read(line, regexp)
+                        .map_err(|error| FilesError::argument(format!("`line`: {error}")))?;
+                    let found = regexp.captures(bare(&lines[index]));
+                    found.map_or_else(|| line.clone(), |found| replacement.expand(&found))
+                }
                 _ => line.clone(),
             };
             if !new.ends_with('\n') {
@@ -315,6 +318,13 @@ mod tests {
             json!({"regexp": "^(a)=(?P<n>.)", "line": "\\1=<\\g<n>>", "backrefs": true});
         assert_eq!(text(arguments.clone(), "a=1\n"), "a=<1>\n");
         assert_eq!(text(arguments, "b=1\n"), "b=1\n");
+    }
+
+    #[test]
+    fn a_group_that_is_not_there_is_an_error_where_a_line_fits() {
+        let arguments = json!({"regexp": "^(a)=", "line": "\\1=\\2", "backrefs": true});
+        assert!(edited(arguments.clone(), Some("a=1\n")).is_err());
+        assert_eq!(text(arguments, "b=1\n"), "b=1\n", "as in Ansible");
     }
 
     #[test]

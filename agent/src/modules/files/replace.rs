@@ -9,7 +9,7 @@ use super::error::{FilesError, FilesResult};
 use crate::modules::{
     Effort, Kind, Module, ModuleError, Outcome, Plan, Recovery, TaskContext, TypedModule, Undo,
 };
-use crate::python_regex::{build, expand};
+use crate::python_regex::{Replacement, build};
 
 editing_module! {
     /// Replaces every match of a regular expression in a text file.
@@ -75,10 +75,12 @@ impl Edit for ReplaceModule {
             builder.multi_line(true);
         })
         .map_err(wrong("regexp"))?;
+        let replace = Replacement::read(&self.replace, &regexp)
+            .map_err(|error| FilesError::argument(format!("`replace`: {error}")))?;
         let mut count = 0_u64;
         let replaced = regexp.replace_all(&old[section.clone()], |found: &Captures<'_>| {
             count += 1;
-            expand(&self.replace, found)
+            replace.expand(found)
         });
         let text = format!("{}{replaced}{}", &old[..section.start], &old[section.end..]);
         Ok(Edited {
@@ -133,6 +135,18 @@ mod tests {
             ("<1>\nb 2\n<3>\n", "2 replacements made")
         );
         assert_eq!(edited(arguments, &text), (text, String::new()));
+    }
+
+    #[test]
+    fn a_group_that_is_not_there_is_an_error_before_anything_is_written() {
+        for replace in ["\\2", "\\10", "\\g<2>", "\\g<name>", "\\d", "end\\"] {
+            // Also where nothing matches, as in Python.
+            for old in ["a 1\n", "b\n"] {
+                let arguments = json!({"path": "/x", "regexp": "^a (\\d)$", "replace": replace});
+                let module: ReplaceModule = serde_json::from_value(arguments).expect("arguments");
+                assert!(module.edit(Some(old)).is_err(), "{replace}");
+            }
+        }
     }
 
     #[test]

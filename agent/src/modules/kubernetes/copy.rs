@@ -25,6 +25,7 @@ use crate::modules::error::ModuleError;
 use crate::modules::files::undo_tree::{TreeBefore, undo_of_tree};
 use crate::modules::module::{Kind, Module, Outcome, OutputFile, Plan, Recovery, TypedModule};
 use crate::modules::undo::{Effort, Undo, unless_unchanged};
+use crate::modules::worker;
 
 /// Where to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -187,7 +188,7 @@ impl K8sCp {
         ];
         let (sender, receiver) = mpsc::channel::<io::Result<bytes::Bytes>>(16);
         let (path, origin) = (self.remote().to_owned(), target.name());
-        let worker = tokio::task::spawn_blocking(move || {
+        let unpacking = worker::start("unpacking of an archive", move || {
             unpack_archive(
                 ChannelReader::new(receiver),
                 &origin,
@@ -224,14 +225,10 @@ impl K8sCp {
             let _ = sender.send(Err(io::Error::other("cut"))).await;
         }
         drop(sender);
-        let unpacked = worker.await;
+        let unpacked = worker::ended(unpacking).await;
         end?;
         let (from, to) = (self.remote(), self.local_path.display().to_string());
-        match unpacked {
-            Ok(found) => Ok(found.map_err(|error| KubernetesError::of_archive(error, from, &to))?),
-            // Only a runtime that is being shut down drops blocking work.
-            Err(_) => Err(ModuleError::Cancelled),
-        }
+        Ok(unpacked?.map_err(|error| KubernetesError::of_archive(error, from, &to))?)
     }
 }
 
@@ -300,11 +297,8 @@ impl Module for K8sCp {
             return Ok(Value::Null);
         }
         let dest = ctx.resolve(&self.local_path);
-        let before = tokio::task::spawn_blocking(move || TreeBefore::of(&dest)).await;
-        match before {
-            Ok(before) => Ok(json!({ "before": before? })),
-            Err(_) => Err(ModuleError::Cancelled),
-        }
+        let before = worker::blocking("look at a folder", move || TreeBefore::of(&dest)).await??;
+        Ok(json!({ "before": before }))
     }
 
     async fn apply(&self, ctx: &TaskContext, _intent: &Value) -> Result<Outcome, ModuleError> {

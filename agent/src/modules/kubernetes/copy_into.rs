@@ -11,6 +11,7 @@ use super::exec::{Streams, Target, run_ok};
 use crate::modules::context::TaskContext;
 use crate::modules::docker::copy_from::hash_of;
 use crate::modules::error::{ModuleError, PathError};
+use crate::modules::worker;
 
 /// The last part of a path in a container.
 pub(super) fn file_name(path: &str) -> PathBuf {
@@ -80,12 +81,7 @@ pub(super) async fn send(
     remote: &str,
 ) -> Result<(), ModuleError> {
     let source = local.to_path_buf();
-    let packed = tokio::task::spawn_blocking(move || pack(&source)).await;
-    let Ok(packed) = packed else {
-        // Only a runtime that is being shut down drops blocking work.
-        return Err(ModuleError::Cancelled);
-    };
-    let (file, size) = packed?;
+    let (file, size) = worker::blocking("packing of files", move || pack(&source)).await??;
     let mut input = tokio::fs::File::from_std(file);
     let partial = format!("{remote}.partial-{}", std::process::id());
     let script = if local.is_file() {

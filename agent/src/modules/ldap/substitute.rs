@@ -1,10 +1,11 @@
 //! Names that a site has chosen in the place of those that its LDIF files are shipped with.
 
-use regex::Regex;
+use regex::{Captures, Regex};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::error::LdapError;
+use crate::python_regex::{Replacement, build};
 
 /// One substitution.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -18,18 +19,21 @@ pub struct Substitution {
 
 /// Substitutions, in order.
 #[derive(Debug, Clone, Default)]
-pub struct Substitutions(Vec<(Regex, String)>);
+pub struct Substitutions(Vec<(Regex, Replacement)>);
 
 impl Substitutions {
     /// Compiles them.
     ///
     /// # Errors
-    /// A regular expression is none.
+    /// A regular expression is none, or a replacement names a group that its expression has not.
     pub fn new(substitutions: &[Substitution]) -> Result<Self, LdapError> {
         let one = |substitution: &Substitution| {
-            let regexp = Regex::new(&substitution.regexp)
-                .map_err(|error| LdapError::argument("substitute", error.to_string()))?;
-            Ok((regexp, groups(&substitution.replace)))
+            let wrong = |error: String| LdapError::argument("substitute", error);
+            let regexp =
+                build(&substitution.regexp, |_| {}).map_err(|error| wrong(error.to_owned()))?;
+            let replace = Replacement::read(&substitution.replace, &regexp)
+                .map_err(|error| wrong(format!("`{}`: {error}", substitution.replace)))?;
+            Ok((regexp, replace))
         };
         substitutions
             .iter()
@@ -44,29 +48,12 @@ impl Substitutions {
         let mut line = line.to_owned();
         for (regexp, replace) in &self.0 {
             if regexp.is_match(&line) {
-                line = regexp.replace_all(&line, replace).into_owned();
+                let filled = |found: &Captures<'_>| replace.expand(found);
+                line = regexp.replace_all(&line, filled).into_owned();
             }
         }
         line
     }
-}
-
-/// Ansible writes `\1` where the regex crate has `${1}`.
-fn groups(replace: &str) -> String {
-    let mut out = String::new();
-    let mut characters = replace.chars().peekable();
-    while let Some(c) = characters.next() {
-        match (c, characters.peek()) {
-            ('\\', Some(digit)) if digit.is_ascii_digit() => {
-                out.push_str(&format!("${{{digit}}}"));
-                characters.next();
-            }
-            // No group of the crate's own kind.
-            ('$', _) => out.push_str("$$"),
-            _ => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -100,5 +87,18 @@ mod tests {
             replace: String::new(),
         };
         assert!(Substitutions::new(&[wrong]).is_err());
+    }
+
+    #[test]
+    fn a_group_that_is_not_there_is_refused_and_a_dollar_is_a_dollar() {
+        let one = |replace: &str| {
+            let regexp = "^(cn): x".into();
+            let replace = replace.into();
+            Substitutions::new(&[Substitution { regexp, replace }])
+        };
+        assert_eq!(one(r"\1: $1").expect("valid").apply("cn: x"), "cn: $1");
+        for wrong in [r"\2: y", r"\g<n>: y", r"uid=a\2Cb"] {
+            assert!(one(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -15,6 +15,7 @@ use super::holders::holders;
 use crate::modules::context::TaskContext;
 use crate::modules::error::{ModuleError, PathError};
 use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
+use crate::modules::worker;
 
 /// Looks at a data directory: version, owner, size, and who uses it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -180,13 +181,9 @@ impl Module for PostgresqlDataDirectory {
         let path = ctx.resolve(&self.path);
         let looked = {
             let path = path.clone();
-            tokio::task::spawn_blocking(move || look(&path)).await
+            worker::blocking("look at a data directory", move || look(&path)).await
         };
-        let found = looked.map_err(|error| PathError {
-            action: "inspect",
-            path: path.clone(),
-            source: std::io::Error::other(error),
-        })??;
+        let found = looked??;
         if !self.version.is_empty() && !self.version.contains(&found.version) {
             return Err(PostgresError::DataDirectory {
                 message: format!(

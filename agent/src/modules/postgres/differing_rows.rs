@@ -18,6 +18,7 @@ use super::dump_statement::{Kind, copy_columns, kind};
 use super::error::PostgresError;
 use super::key_ranges::Place;
 use crate::modules::error::ModuleError;
+use crate::modules::worker;
 
 /// So many rows are named.
 const NAMED: usize = 5;
@@ -201,8 +202,8 @@ impl Wanted {
     /// The dump cannot be read, or the server refuses.
     pub async fn name(&self, dump: &Path, client: &Client) -> Result<Option<String>, ModuleError> {
         let (wanted, path) = (self.clone(), dump.to_path_buf());
-        let read = tokio::task::spawn_blocking(move || wanted.of_dump(&path)).await;
-        let Some(before) = read.map_err(|_| ModuleError::Cancelled)?? else {
+        let read = worker::blocking("look for rows", move || wanted.of_dump(&path)).await;
+        let Some(before) = read?? else {
             return Ok(None);
         };
         let after = self.of_server(client).await?;

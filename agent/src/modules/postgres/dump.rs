@@ -22,6 +22,7 @@ use crate::modules::module::{
     Advice, Kind, Module, Outcome, OutputFile, Plan, Recovery, TypedModule,
 };
 use crate::modules::undo::{Effort, Undo, files_made};
+use crate::modules::worker;
 
 with_login! {
     /// Dumps a database to plain SQL with the pg_dump of its own container.
@@ -213,16 +214,12 @@ impl PostgresqlDump {
             (true, Some((_, expected))) => {
                 let hashed = {
                     let (dest, progress) = (dest.clone(), ctx.progress.clone());
-                    tokio::task::spawn_blocking(move || {
+                    worker::blocking("hash of the dump", move || {
                         hash_file(&dest, |done| progress.bytes(done, None))
                     })
                     .await
                 };
-                let (size, sha256) = hashed.map_err(|error| PathError {
-                    action: "read",
-                    path: dest.clone(),
-                    source: io::Error::other(error),
-                })??;
+                let (size, sha256) = hashed??;
                 if sha256 == expected {
                     sync_parent(&dest)?;
                     return Ok(Recovery::Done(outcome(&dest, size, &sha256, &dest)?));

@@ -24,6 +24,7 @@ use super::sessions::{self, Whose};
 use crate::modules::context::TaskContext;
 use crate::modules::docker::arguments::env_map;
 use crate::modules::error::ModuleError;
+use crate::modules::worker;
 
 with_login! {
     /// Where a dump is restored while it is being written, as `postgresql_restore` would.
@@ -165,8 +166,10 @@ impl RestoreAhead {
         let open = || DumpSource::growing(dump.partial, dump.estimate, grower.growth());
         let source = open()?;
         let dest = dump.dest.to_path_buf();
-        let head = tokio::task::spawn_blocking(move || dump_text::inspect_growing(&dest, &source));
-        let head = head.await.map_err(|_| ModuleError::Cancelled)??;
+        let head = worker::blocking("reader of the dump's head", move || {
+            dump_text::inspect_growing(&dest, &source)
+        });
+        let head = head.await??;
         databases::refuse_newer(&target.admin, dump.dest, &head).await?;
         let making = Making {
             ctx: &ctx,

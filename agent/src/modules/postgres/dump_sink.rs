@@ -11,12 +11,12 @@ use std::task::{Context, Poll, ready};
 
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::task::JoinHandle;
 use zeekstd::{EncodeOptions, FrameSizePolicy, RawEncoder};
 
 use super::dump_text::is_complete;
 use crate::modules::context::Progress;
 use crate::modules::error::PathError;
+use crate::modules::worker;
 
 /// How much of the end is kept to look for the completion line.
 const TAIL: usize = 4 * 1024;
@@ -111,7 +111,7 @@ pub struct Sink {
     hasher: Sha256,
     /// The same file, and its sync that is under way.
     on_disk: Arc<File>,
-    syncing: Option<JoinHandle<io::Result<()>>>,
+    syncing: Option<worker::Task<io::Result<()>>>,
     /// Bytes when that began.
     synced: u64,
     size: u64,
@@ -198,12 +198,14 @@ impl Sink {
                 return Ok(());
             };
             self.syncing = None;
-            ended.map_err(io::Error::other)??;
+            ended
+                .map_err(io::Error::other)?
+                .map_err(io::Error::other)??;
         }
         if self.size - self.synced >= STRETCH {
             self.synced = self.size;
             let file = Arc::clone(&self.on_disk);
-            self.syncing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
+            self.syncing = Some(worker::start("sync of the dump", move || file.sync_data()));
         }
         Ok(())
     }
@@ -213,7 +215,7 @@ impl Sink {
         if let Err(error) = &result {
             let copy = match error.raw_os_error() {
                 Some(code) => io::Error::from_raw_os_error(code),
-                None => error.kind().into(),
+                None => io::Error::new(error.kind(), error.to_string()),
             };
             self.failed = Some(copy);
         }
@@ -256,7 +258,7 @@ impl Sink {
         }
         self.file.flush().await.map_err(failed("write"))?;
         if let Some(syncing) = self.syncing.take() {
-            let ended = syncing.await.map_err(io::Error::other);
+            let ended = worker::ended(syncing).await.map_err(io::Error::other);
             ended.and_then(|ended| ended).map_err(failed("sync"))?;
         }
         self.file.sync_all().await.map_err(failed("sync"))?;

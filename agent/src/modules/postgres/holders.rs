@@ -17,6 +17,7 @@ use crate::modules::context::TaskContext;
 use crate::modules::docker::{DockerError, client};
 use crate::modules::error::{ModuleError, PathError};
 use crate::modules::files::mounts::Mounts;
+use crate::modules::worker;
 
 /// Somebody who has a directory open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -86,9 +87,8 @@ fn id_of(meta: &Metadata) -> Id {
 pub async fn holders(ctx: &TaskContext, path: &Path) -> Result<Vec<Holder>, ModuleError> {
     let meta = std::fs::metadata(path).map_err(PathError::on("inspect", path))?;
     let id = id_of(&meta);
-    let mut found = tokio::task::spawn_blocking(move || processes(id))
-        .await
-        .unwrap_or_default();
+    // Not to know is not the same as nobody.
+    let mut found = worker::blocking("look for processes", move || processes(id)).await?;
     found.extend(containers(ctx, path, id).await?);
     Ok(found)
 }

@@ -24,6 +24,7 @@ use crate::modules::error::ModuleError;
 use crate::modules::files::durable::{Identity, fsync_dir, metadata_of, parent_of};
 use crate::modules::module::{Advice, Kind, Module, Outcome, Plan, Recovery, TypedModule};
 use crate::modules::undo::{ACCEPTED, Effort, Step, Undo};
+use crate::modules::worker;
 
 /// Makes a server's data directory, with an empty database in it, by an image's own initialisation.
 ///
@@ -226,14 +227,7 @@ impl PostgresqlInitdb {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ModuleError> + Send + 'static,
 ) -> Result<T, ModuleError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only a runtime that is being shut down drops blocking work.
-            Err(_) => Err(ModuleError::Cancelled),
-        },
-    }
+    worker::blocking("work on a data directory", work).await?
 }
 
 /// Makes sure that a stopped server left a whole data directory.

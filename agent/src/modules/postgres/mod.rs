@@ -6,6 +6,7 @@ pub mod connect;
 mod copy_binary;
 mod data_dir;
 mod database;
+mod difference;
 mod differing_rows;
 mod dump;
 mod dump_ahead;
@@ -72,6 +73,7 @@ mod verify;
 mod verify_compare;
 
 pub use data_dir::PostgresqlDataDirectory;
+pub use difference::PostgresqlDifference;
 pub use dump::PostgresqlDump;
 pub use error::{PostgresError, SqlError};
 pub use initdb::PostgresqlInitdb;
@@ -93,6 +95,7 @@ pub fn modules() -> Vec<ModuleSpec> {
     vec![
         spec_of::<PostgresqlDataDirectory>(),
         spec_of::<database::PostgresqlDb>(),
+        spec_of::<PostgresqlDifference>(),
         spec_of::<PostgresqlDump>(),
         spec_of::<info::PostgresqlInfo>(),
         spec_of::<PostgresqlInitdb>(),

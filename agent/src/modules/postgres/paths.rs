@@ -12,6 +12,7 @@ use super::error::{PostgresError, SqlError};
 use crate::modules::context::TaskContext;
 use crate::modules::error::{ModuleError, PathError};
 use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
+use crate::modules::worker;
 
 /// Files that are looked up at once.
 const BATCH: usize = 1000;
@@ -155,10 +156,10 @@ impl PostgresqlPaths {
             }
             if batch.len() >= BATCH || row.is_none() {
                 let (dir, full) = (ctx.resolve(&self.dir), std::mem::take(&mut batch));
-                let looked = tokio::task::spawn_blocking(move || {
+                let looked = worker::blocking("look for files", move || {
                     look_up(&dir, &full, &mut tally).map(|()| tally)
                 });
-                tally = looked.await.map_err(|_| ModuleError::Cancelled)??;
+                tally = looked.await??;
                 ctx.progress.items(tally.looked_up, Some(wanted), "files");
             }
             if row.is_none() {

@@ -17,7 +17,7 @@ use super::restore_psql::{DumpFeed, Psql};
 use super::restore_target::{self as databases, Found, Mark};
 use crate::modules::context::TaskContext;
 use crate::modules::docker::{client, target};
-use crate::modules::error::{ModuleError, PathError};
+use crate::modules::error::ModuleError;
 
 /// By what a database is filled.
 pub enum How<'a> {
@@ -206,8 +206,7 @@ impl Making<'_> {
         let mut feed = DumpFeed::open(self.src, self.ctx.progress.clone())?;
         psql.restore(self.ctx, self.src, self.staging, &mut feed)
             .await?;
-        let finished = feed.finish().await;
-        let (bytes, sha256) = finished.map_err(PathError::on("read", self.src))?;
+        let (bytes, sha256) = feed.finish(self.src).await?;
         let how = [
             ("method".to_owned(), "psql".into()),
             ("psql".to_owned(), version.into()),

@@ -22,6 +22,7 @@ use super::restore_pool::Pool;
 use super::restore_session::{Session, Shared};
 use crate::modules::context::TaskContext;
 use crate::modules::error::{ModuleError, PathError};
+use crate::modules::worker;
 
 /// Items that are read ahead; each is a statement or a place in the file.
 const READ_AHEAD: usize = 64;
@@ -111,7 +112,7 @@ impl Parallel<'_> {
             workers.spawn(work(Arc::clone(&pool), Arc::clone(&shared), session));
         }
         let (send, mut receive) = mpsc::channel(READ_AHEAD);
-        tokio::task::spawn_blocking(move || read_all(text, &send));
+        let reading = worker::start("reader of the dump", move || read_all(text, &send));
         let mut dispatcher = Dispatcher::new(
             &shared,
             &pool,
@@ -119,19 +120,30 @@ impl Parallel<'_> {
             self.connections as u64,
             self.fills.clone(),
         );
-        let (bytes, sha256, before) = loop {
-            pool.check()?;
-            match receive.recv().await {
-                Some(Ok(Read::Item(item))) => dispatcher.item(item).await?,
-                Some(Ok(Read::End { bytes, sha256 })) => {
-                    let before = opened.map_or_else(|| stamp(&shared.source), Ok)?;
-                    break (bytes, sha256, before);
+        let feeding = async {
+            let (bytes, sha256, before) = loop {
+                match receive.recv().await {
+                    Some(Ok(Read::Item(item))) => dispatcher.item(item).await?,
+                    Some(Ok(Read::End { bytes, sha256 })) => {
+                        let before = opened.map_or_else(|| stamp(&shared.source), Ok)?;
+                        break (bytes, sha256, before);
+                    }
+                    Some(Err(error)) => return Err(unreadable(src, error)),
+                    None => {
+                        worker::ended(reading).await?;
+                        return Err(ModuleError::Cancelled);
+                    }
                 }
-                Some(Err(error)) => return Err(unreadable(src, error)),
-                None => return Err(ModuleError::Cancelled),
-            }
+            };
+            dispatcher.end().await?;
+            Ok((bytes, sha256, before))
         };
-        dispatcher.end().await?;
+        // A worker that fails ends it whatever the reader, or the session that keeps the order, waits for.
+        let (bytes, sha256, before) = tokio::select! {
+            biased;
+            error = pool.failure() => return Err(error),
+            fed = feeding => fed?,
+        };
         if stamp(&shared.source)? != before {
             return Err(changed(src).into());
         }
@@ -195,7 +207,8 @@ pub fn changed(src: &Path) -> PostgresError {
 
 async fn work(pool: Arc<Pool>, shared: Arc<Shared>, mut session: Session) {
     while let Some(job) = pool.take().await {
-        let result = session.run(&shared, &job).await;
+        let run = worker::watched("restoring connection", session.run(&shared, &job));
+        let result = run.await.unwrap_or_else(|panicked| Err(panicked.into()));
         pool.done(&job.claim, result);
     }
 }

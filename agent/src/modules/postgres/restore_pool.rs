@@ -226,6 +226,16 @@ impl Pool {
         }
     }
 
+    /// Waits until a job has failed; for ever where none does. Its error is given away once. An interruption is
+    /// none: everybody hears of it, and has the server cancel what is under way.
+    pub async fn failure(&self) -> ModuleError {
+        self.wait(|state| match state.failed {
+            Some(ModuleError::Failed(_)) => state.failed.take(),
+            _ => None,
+        })
+        .await
+    }
+
     /// Waits until every job is done.
     ///
     /// # Errors
@@ -255,6 +265,8 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::modules::postgres::restore_session::Work;
 
@@ -312,6 +324,25 @@ mod tests {
         assert_eq!(next(&pool), None);
         pool.done(&both("c", "c"), Ok(()));
         assert_eq!(next(&pool), Some(both("b", "c")));
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_heard_and_an_interruption_is_not() {
+        let pool = Pool::default();
+        pool.push(job(Claim::Nothing, 0));
+        pool.push(job(Claim::Nothing, 0));
+        for _ in 0..2 {
+            assert!(pool.take().await.is_some());
+        }
+        pool.done(&Claim::Nothing, Err(ModuleError::Cancelled));
+        assert!(pool.failure().now_or_never().is_none());
+        let pool = Pool::default();
+        pool.push(job(Claim::Nothing, 0));
+        assert!(pool.take().await.is_some());
+        let heard = pool.failure();
+        let panicked = crate::modules::worker::caught("one", || panic!("no luck")).map(|()| ());
+        pool.done(&Claim::Nothing, panicked.map_err(ModuleError::from));
+        assert!(heard.await.to_string().ends_with("no luck"));
     }
 
     #[tokio::test]

@@ -11,7 +11,6 @@ use bollard::Docker;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::connect::{Server, session_name};
 use super::dump_source::{self, DumpSource, Whole};
@@ -20,6 +19,7 @@ use super::error::PostgresError;
 use crate::modules::context::{Progress, TaskContext};
 use crate::modules::docker::exec::{ExecEnd, ExecRequest, ExecStreams, run, run_ok};
 use crate::modules::error::{ModuleError, PathError};
+use crate::modules::worker;
 
 /// How much is read at once, and how many of these ahead.
 const CHUNK: usize = 256 << 10;
@@ -28,7 +28,7 @@ const READ_AHEAD: usize = 4;
 /// Reads the dump, and follows it for what must not be in it.
 pub struct DumpFeed {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
-    reading: JoinHandle<Whole>,
+    reading: worker::Task<Whole>,
     chunk: Bytes,
     finder: ConnectFinder,
     done: u64,
@@ -67,7 +67,7 @@ impl DumpFeed {
         let (send, chunks) = mpsc::channel(READ_AHEAD);
         Ok(Self {
             chunks,
-            reading: tokio::task::spawn_blocking(move || read_all(text, &send)),
+            reading: worker::start("reader of the dump", move || read_all(text, &send)),
             chunk: Bytes::new(),
             finder: ConnectFinder::default(),
             done: 0,
@@ -81,11 +81,11 @@ impl DumpFeed {
     ///
     /// # Errors
     /// The rest of the file cannot be read.
-    pub async fn finish(self) -> io::Result<(u64, String)> {
+    pub async fn finish(self, path: &Path) -> Result<(u64, String), ModuleError> {
         drop(self.chunks);
-        let text = self.reading.await.map_err(io::Error::other)?;
-        let hashed = tokio::task::spawn_blocking(|| text.sha256()).await;
-        Ok((self.done, hashed.map_err(io::Error::other)??))
+        let text = worker::ended(self.reading).await?;
+        let hashed = worker::blocking("hash of the dump", || text.sha256()).await?;
+        Ok((self.done, hashed.map_err(PathError::on("read", path))?))
     }
 }
 

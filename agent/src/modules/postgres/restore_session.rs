@@ -19,6 +19,7 @@ use super::restore_fill::{Filler, Targets};
 use super::restore_pool::Claim;
 use crate::modules::context::TaskContext;
 use crate::modules::error::{ModuleError, PathError};
+use crate::modules::worker;
 
 /// How much data goes to the server at once.
 const CHUNK: usize = 256 << 10;
@@ -406,13 +407,14 @@ async fn read_chunk(
 ) -> Result<Bytes, ModuleError> {
     let mut reader = data.take().ok_or(ModuleError::Cancelled)?;
     let length = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-    let read = tokio::task::spawn_blocking(move || {
+    let read = worker::blocking("reader of a table's data", move || {
         let mut chunk = vec![0; length];
         let read = reader.read_exact(&mut chunk);
         read.map(|()| (Bytes::from(chunk), reader))
     });
-    let read = read.await.map_err(|_| ModuleError::Cancelled)?;
-    let (chunk, reader) = read.map_err(|error| unreadable(&shared.path, error))?;
+    let (chunk, reader) = read
+        .await?
+        .map_err(|error| unreadable(&shared.path, error))?;
     *data = Some(reader);
     Ok(chunk)
 }

@@ -21,6 +21,7 @@ use super::snapshot_read::{Work, cut, finished, read_part};
 use crate::modules::context::TaskContext;
 use crate::modules::error::ModuleError;
 use crate::modules::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
+use crate::modules::worker;
 
 with_login! {
     /// Reads every table of a database in one moment: rows, content checksum, columns, sequences.
@@ -135,12 +136,13 @@ impl PostgresqlSnapshot {
         });
         let mut workers = tokio::task::JoinSet::new();
         for client in clients {
-            workers.spawn(drain(Arc::clone(&shared), client));
+            let reading = drain(Arc::clone(&shared), client);
+            workers.spawn(worker::watched("reader of tables", reading));
         }
         let mut parts: BTreeMap<String, (Arc<Table>, Sums)> = BTreeMap::new();
         while let Some(ended) = workers.join_next().await {
             // The set aborts the other workers when it is dropped; their connections close.
-            for (work, sums) in ended.unwrap_or(Err(ModuleError::Cancelled))? {
+            for (work, sums) in ended.map_err(|_| ModuleError::Cancelled)??? {
                 let name = format!("{}.{}", work.table.schema, work.table.name);
                 let so_far = parts.remove(&name).map(|(_, so_far)| so_far);
                 let sums = match so_far {

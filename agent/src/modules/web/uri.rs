@@ -372,18 +372,12 @@ impl Module for UriModule {
         let request = self.request()?;
         let module = self.clone();
         let begun = Instant::now();
-        let work = detached(move || module.send(request));
+        let work = detached("request", move || module.send(request));
         let answer = tokio::select! {
             answer = work => answer,
             () = ctx.cancel.cancelled() => return Err(ModuleError::Cancelled),
         };
-        let answer = answer.unwrap_or_else(|| {
-            Err(ControlError::Http {
-                message: "the thread of the request panicked".into(),
-                result: Map::new(),
-                sent: !self.is_idempotent(),
-            })
-        })?;
+        let answer = answer??;
         let mut result = answer.result(&self.url, self.return_content)?;
         result.insert("elapsed".into(), Value::from(begun.elapsed().as_secs()));
         let Answer { status, reason, .. } = &answer;

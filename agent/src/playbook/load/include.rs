@@ -112,6 +112,7 @@ impl Loader<'_> {
             dynamic: keyword.ends_with("include_tasks"),
             r#loop,
             services: Vec::new(),
+            before_undo_of: None,
             block,
             rescue: Vec::new(),
             always: Vec::new(),

@@ -98,7 +98,7 @@ pub(super) const TASK: &[&str] = &[
 ];
 
 /// Keywords of a block beside the shared ones.
-pub(super) const BLOCK: &[&str] = &["block", "rescue", "always", "services"];
+pub(super) const BLOCK: &[&str] = &["block", "rescue", "always", "services", "before_undo_of"];
 
 /// Keywords that stand for another file's tasks.
 pub(super) const INCLUDE: &[&str] = &[

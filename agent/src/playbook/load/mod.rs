@@ -28,7 +28,7 @@ use super::model::{FleetOnly, Node, Playbook};
 use super::template::Templates;
 use super::yaml;
 use crate::modules::{ModuleSpec, registry};
-use crate::source::{Location, Problem, SourceFile, closest};
+use crate::source::{Location, Problem, SourceFile, closest, shown};
 use crate::vault::Vault;
 
 /// The modules that a playbook may use.
@@ -168,7 +168,7 @@ impl Loader<'_> {
                 self.problem(Problem::new(
                     "playbook::file",
                     &at,
-                    format!("cannot read the {what} {}: {reason}", path.display()),
+                    format!("cannot read the {what} {}: {reason}", shown(path)),
                     "this file",
                 ));
                 self.names_incomplete = true;

@@ -179,6 +179,12 @@ impl Loader<'_> {
             ..inherited.clone()
         };
         let services = fields.nodes("services");
+        let before_undo_of = fields.fixed_text("before_undo_of");
+        let before_undo_of = before_undo_of.zip(
+            fields
+                .take("before_undo_of")
+                .map(|(_, node)| node.at.clone()),
+        );
         let lists: Vec<Option<Node>> = ["block", "rescue", "always"]
             .iter()
             .map(|key| fields.node(key))
@@ -210,6 +216,7 @@ impl Loader<'_> {
             dynamic: false,
             r#loop: None,
             services,
+            before_undo_of,
             block: lists.next().unwrap_or_default(),
             rescue: lists.next().unwrap_or_default(),
             always: lists.next().unwrap_or_default(),
@@ -373,7 +380,7 @@ impl Loader<'_> {
                 continue;
             }
             unknown += 1;
-            if ["rescue", "always", "services"].contains(&key) {
+            if ["rescue", "always", "services", "before_undo_of"].contains(&key) {
                 self.problem(
                     Problem::new(
                         "playbook::unknown_keyword",

@@ -287,6 +287,9 @@ impl Validator {
             self.templates_in(&repeat.items, false);
         }
         self.common(&block.common, &loop_names);
+        if let Some((id, at)) = &block.before_undo_of {
+            self.undone_by(id, at);
+        }
         for service in &block.services {
             if let Some(first) = services.get(&service.name) {
                 let message = format!(
@@ -399,14 +402,14 @@ impl Validator {
         self.local.truncate(local);
     }
 
-    /// The task that takes this one's effect away must stand before it.
+    /// The task that takes this one's effect away, or before whose undo these run, must stand before.
     fn undone_by(&mut self, id: &str, at: &Location) {
         if self.ids.contains_key(id) {
             return;
         }
         let near = closest(id, self.ids.keys().map(String::as_str));
         let help = near.map_or_else(
-            || "name the `id` of the task that makes what this one works in".to_owned(),
+            || "name the `id` of a task that stands before this".to_owned(),
             |near| format!("did you mean `{near}`?"),
         );
         let message = format!("no task before this one in the play has the id `{id}`");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::{KnownNames, Validator};
 use crate::playbook::model::{Common, Item, NodeKind, Play, Playbook, Task};
 use crate::playbook::template::{Inspected, undefined_name};
-use crate::source::closest;
+use crate::source::{closest, shown};
 
 /// Names that the agent itself defines.
 const MAGIC: &[&str] = &[
@@ -225,7 +225,7 @@ impl Validator {
             {
                 problem.help = Some(format!(
                     "unless {}, which cannot be read, registers it",
-                    path.display()
+                    shown(path)
                 ));
             }
             self.problem(problem);

@@ -10,7 +10,7 @@ use regex::{Captures, Regex};
 use sha1::Digest;
 
 use super::super::error::say;
-use crate::python_regex::{self, expand};
+use crate::python_regex::{self, Replacement};
 
 pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter("basename", |path: String| {
@@ -108,8 +108,10 @@ fn regex_replace(
     let count = kwargs.get::<Option<usize>>("count")?.unwrap_or(0);
     kwargs.assert_all_used()?;
     let pattern = pattern(&source, ignorecase, multiline)?;
+    let replacement = Replacement::read(&replacement, &pattern)
+        .map_err(|error| say(format!("`regex_replace`: {error}")))?;
     let replaced = pattern.replacen(&text, count, |found: &Captures<'_>| {
-        expand(&replacement, found)
+        replacement.expand(found)
     });
     Ok(replaced.into_owned())
 }
@@ -138,10 +140,13 @@ fn regex_search(
             .and_then(|name| name.strip_suffix('>'))
             .or_else(|| group.strip_prefix('\\'))
             .ok_or_else(|| say(r"`regex_search` takes groups as `\1` or `\g<name>`"))?;
-        let matched = name
-            .parse::<usize>()
-            .map_or_else(|_| found.name(name), |index| found.get(index));
-        values.push(matched.map_or(Value::from(()), |group| Value::from(group.as_str())));
+        let index = python_regex::group(&pattern, name)
+            .map_err(|_| say(format!("`regex_search`: the pattern has no group `{name}`")))?;
+        values.push(
+            found
+                .get(index)
+                .map_or(Value::from(()), |group| Value::from(group.as_str())),
+        );
     }
     Ok(values.into())
 }
