@@ -4,6 +4,7 @@
 
 mod arguments;
 pub mod decide;
+mod directories;
 mod effort;
 mod execute;
 mod facts;
@@ -34,6 +35,7 @@ mod unit;
 mod variables;
 
 pub use decide::{Decision, decide};
+pub use directories::DirectoryRefused;
 pub use failure::describe;
 pub use fits::root_asked_for;
 pub use options::{Host, Operator, RunOptions};

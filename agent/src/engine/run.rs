@@ -8,6 +8,7 @@ use bollard::Docker;
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
+use super::directories::Directories;
 use super::effort::Effort;
 use super::hold::{Held, Locks};
 use super::identity::Identities;
@@ -282,7 +283,7 @@ impl Engine {
                 fingerprint: None,
             })?);
         }
-        let session = Session::new(
+        let mut session = Session::new(
             self,
             events.clone(),
             history,
@@ -291,6 +292,7 @@ impl Engine {
             state_id,
             effort,
         );
+        session.directories = Directories::of(&contents.records);
         Ok(Begun {
             session,
             contents,
@@ -321,6 +323,7 @@ impl Engine {
             String::new(),
             effort,
         );
+        session.directories = Directories::of(&contents.records);
         let decisions = plan.decisions();
         let end = if decisions.is_empty() {
             match session.plays().await {

@@ -168,6 +168,7 @@ impl Engine {
             quarantine: self.quarantine(""),
             cluster: self.options.cluster.clone(),
             docker: self.docker.clone(),
+            watch: None,
         }
     }
 }
