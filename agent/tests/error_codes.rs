@@ -81,6 +81,22 @@ const BY_HAND: &[(&str, &str)] = &[
         "What is encrypted with ansible-vault cannot be opened",
     ),
     ("resolve::ambiguous_task", "Several tasks have this name"),
+    (
+        "service::directory_copied",
+        "A service finds the same database in another directory than before: a copy, or one that was put back",
+    ),
+    (
+        "service::directory_other",
+        "A service finds another database than before",
+    ),
+    (
+        "service::directory_swapped",
+        "A directory was swapped by this playbook, and the service never worked on it before",
+    ),
+    (
+        "service::directory_version",
+        "A data directory is of another major version than the image's server",
+    ),
     ("state::io", "The system refused an operation on the state"),
     (
         "state::line_inserted",

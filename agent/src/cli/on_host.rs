@@ -243,11 +243,13 @@ fn where_tasks_stand(base: &Base, name: &str, state: Option<&PathBuf>) -> Result
     })?;
     let history = History::of(&contents.records);
     let running = locate::holder(&dir);
+    let servers = super::status::servers(&history, contents.state_id());
     let view = status::Status {
         playbook: name,
         state: dir.path(),
         history: &history,
         running: running.as_deref(),
+        servers: &servers,
         next: status::Next::Unknown("the controller was not asked to plan"),
     };
     say(&json!({"on_host": "status", "status": status::json(&view)}))

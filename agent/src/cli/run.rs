@@ -1,11 +1,12 @@
 //! `run`: what the agent is for.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Global, Output, PlaybookArgs, RunArgs};
@@ -58,33 +59,37 @@ pub(super) fn here(
     match global.output {
         Output::Json => {
             if let RunEnd::DecisionNeeded(entries) = &end {
-                println!(
-                    "{}",
-                    json!({"v": 1, "event": "decision_needed", "tasks": entries})
-                );
+                let line = json!({"v": 1, "event": "decision_needed", "tasks": entries});
+                say(&line.to_string());
             }
         }
         Output::Text => {
             match &end {
                 RunEnd::DecisionNeeded(entries) => {
-                    eprint!("{}", plan::decisions(entries, screen::stderr_style()));
+                    let text = plan::decisions(entries, screen::stderr_style());
+                    let _ = std::io::stderr().write_all(text.as_bytes());
                 }
                 RunEnd::Failed if !args.check => {
-                    println!(
-                        "Mend the cause and run the same command again: it continues where it stopped."
+                    say(
+                        "Mend the cause and run the same command again: it continues where it stopped.",
                     );
                 }
                 RunEnd::Interrupted => {
-                    println!("Run the same command again: it continues where it stopped.")
+                    say("Run the same command again: it continues where it stopped.");
                 }
                 _ => {}
             }
             if !args.check {
-                println!("State: {}", engine.state_dir().path().display());
+                say(&format!("State: {}", engine.state_dir().path().display()));
             }
         }
     }
     Ok(exit::of_run(&end))
+}
+
+/// Prints a line; that nobody is there to read it any more changes nothing.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// What a command that works on a playbook stands on.
@@ -173,26 +178,52 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// to the group, and a terminal's Ctrl-C may come beside the one of a parent.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// The first signal stops cleanly; one that comes later ends at once, which is as safe as a crash.
+/// The first signal stops cleanly; one that comes later ends at once, which is as safe as a crash. A terminal
+/// that goes away is such a signal, unless whoever started the agent had it ignored (nohup).
 pub(super) async fn interrupt(cancel: CancellationToken) {
+    let heeds_hangup = !ignores_hangup();
     let next = async || {
-        let (Ok(mut int), Ok(mut term)) = (
+        let (Ok(mut int), Ok(mut term), Ok(mut hangup)) = (
             signal(SignalKind::interrupt()),
             signal(SignalKind::terminate()),
+            hangups(heeds_hangup),
         ) else {
             return std::future::pending().await;
+        };
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
             _ = int.recv() => {}
             _ = term.recv() => {}
+            _ = hung_up => {}
         }
     };
     next().await;
-    eprintln!(
+    // Whoever was to read it may be what went away.
+    let _ = writeln!(
+        std::io::stderr(),
         "\nstopping: the running task and its containers are being ended cleanly; once more to end at once"
     );
     cancel.cancel();
     tokio::time::sleep(SAME_SIGNAL).await;
     next().await;
     std::process::exit(i32::from(exit::INTERRUPTED));
+}
+
+fn hangups(heeded: bool) -> std::io::Result<Option<Signal>> {
+    heeded.then(|| signal(SignalKind::hangup())).transpose()
+}
+
+/// Tells whether SIGHUP was ignored when this process began (proc(5): the lowest bit is signal 1).
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
 }

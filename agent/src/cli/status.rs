@@ -1,11 +1,13 @@
 //! `status`: where each task stands, and what a later run would do.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::args::{Global, Output, StatusArgs};
 use super::present::{self, Present};
-use super::{Done, fleet, locate, screen};
-use crate::report::status::{self, Next};
+use super::{Done, fleet, locate, run, screen};
+use crate::modules::docker::service;
+use crate::report::status::{self, Next, Server, Up};
 use crate::state::journal::{read_for, read_outline_for};
 use crate::state::{History, StateDir};
 
@@ -22,6 +24,7 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Done {
         };
         let history = History::of(&contents.records);
         let running = locate::holder(&dir);
+        let servers = servers(&history, contents.state_id());
         let present = present::of(global, args.playbook.as_deref(), &args.extra_vars, &history);
         let next = match &present {
             Present::Planned(planned) => Next::Planned {
@@ -35,6 +38,7 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Done {
             state: dir.path(),
             history: &history,
             running: running.as_deref(),
+            servers: &servers,
             next,
         };
         match global.output {
@@ -46,4 +50,30 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Done {
         std::mem::forget((history, contents));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How long Docker may take to say what runs.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Servers of a state's services that are up, or may be. Docker is asked where services were ever started.
+pub(super) fn servers(history: &History, state_id: Option<&str>) -> Vec<Server> {
+    if history.services.is_empty() {
+        return Vec::new();
+    }
+    let asked = run::runtime().ok().zip(state_id).and_then(|(runtime, id)| {
+        let answer = async { tokio::time::timeout(AT_ONCE, service::up(id)).await };
+        let said = runtime.block_on(answer).ok().and_then(Result::ok);
+        runtime.shutdown_background();
+        said
+    });
+    let up: Option<Vec<Up>> = asked.map(|up| {
+        up.into_iter()
+            .map(|up| Up {
+                service: up.service,
+                container: up.container,
+                sources: up.sources,
+            })
+            .collect()
+    });
+    Server::all(history, up.as_deref())
 }

@@ -69,7 +69,7 @@ impl<'p> Session<'p> {
             item: place.item.as_ref().map(|item| item.key.clone()),
             reason: reason.clone(),
         });
-        match self.ensure_services(&place.frame).await {
+        match self.ensure_services(place).await {
             Ok(()) => {}
             Err(NotUp::Stop(stop)) => return Err(stop),
             // An interrupted attempt stays one: nothing was found out about it.
@@ -429,6 +429,7 @@ impl<'p> Session<'p> {
             environment: work.environment.iter().cloned().collect::<BTreeMap<_, _>>(),
             services: self.handles(),
             quarantine: engine.quarantine(&self.state_id),
+            watch: self.watch.clone(),
             ..engine.looking_context()
         }
     }

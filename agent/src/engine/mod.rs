@@ -5,6 +5,7 @@
 mod arguments;
 pub mod decide;
 mod declared;
+mod directories;
 mod effort;
 mod execute;
 mod facts;
@@ -36,6 +37,7 @@ mod unit;
 mod variables;
 
 pub use decide::{Decision, decide};
+pub use directories::DirectoryRefused;
 pub use failure::describe;
 pub use fits::root_asked_for;
 pub use options::{Host, Operator, RunOptions};

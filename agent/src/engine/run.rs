@@ -8,6 +8,7 @@ use bollard::Docker;
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
+use super::directories::Directories;
 use super::effort::Effort;
 use super::hold::{Held, Locks};
 use super::identity::Identities;
@@ -284,7 +285,7 @@ impl Engine {
                 fingerprint: None,
             })?);
         }
-        let session = Session::new(
+        let mut session = Session::new(
             self,
             events.clone(),
             history,
@@ -293,6 +294,8 @@ impl Engine {
             state_id,
             effort,
         );
+        session.directories = Directories::of(&contents.records);
+        session.directories.going_back = command == Some("rollback");
         Ok(Begun {
             session,
             contents,
@@ -323,6 +326,7 @@ impl Engine {
             String::new(),
             effort,
         );
+        session.directories = Directories::of(&contents.records);
         let decisions = plan.decisions();
         let end = if decisions.is_empty() {
             match session.plays().await {

@@ -7,19 +7,22 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use super::directories;
 use super::failure::Failure;
-use super::frame::Frame;
+use super::plan::PlanAction;
 use super::run::Stop;
 use super::session::Session;
 use super::task_log;
+use super::unit::Place;
 use super::{arguments, unit};
 use crate::event::{Event, millis};
 use crate::modules::docker::DockerContainer;
 use crate::modules::docker::service::{self, ServiceIdentity, ServiceState};
+use crate::modules::docker::{served, watch};
 use crate::modules::{ModuleError, ServiceHandle, TaskContext};
 use crate::playbook::model::Service;
 use crate::playbook::template::Scope;
-use crate::state::{Body, Contents, StateError};
+use crate::state::{Body, Contents, ServedDirectory, StateError};
 
 /// How long a service may take until it is ready, where the playbook does not say.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -74,6 +77,9 @@ impl<'p> Session<'p> {
         let started = Instant::now();
         match service::remove_left_overs(&ctx, &self.state_id, &[]).await {
             Ok(found) => {
+                // What their containers waited for goes with them.
+                let alive = self.engine.state.alive(&self.run);
+                let _ = alive.parent().map(std::fs::remove_dir_all);
                 for (name, container) in open {
                     if found.contains(&name) {
                         (self.events)(Event::ServiceStopped {
@@ -99,23 +105,55 @@ impl<'p> Session<'p> {
         Ok(())
     }
 
-    /// Starts the services around a task that are not up yet, outermost first.
-    pub(super) async fn ensure_services(&mut self, frame: &Frame<'p>) -> Result<(), NotUp> {
-        for service in &frame.services {
-            if !self
-                .running
-                .iter()
-                .any(|running| running.handle.name == service.name)
-            {
-                self.start_service(service, frame).await?;
-            }
+    /// Starts the services around a task that are not up yet, outermost first. All that they would mount is
+    /// looked at before the first of them starts.
+    pub(super) async fn ensure_services(&mut self, place: &Place<'p>) -> Result<(), NotUp> {
+        let frame = &place.frame;
+        let missing: Vec<&'p Service> = frame
+            .services
+            .iter()
+            .copied()
+            .filter(|service| {
+                let up = |running: &Running| running.handle.name == service.name;
+                !self.running.iter().any(up)
+            })
+            .collect();
+        for spec in &missing {
+            let container = self.container_of(spec, &frame.scope)?;
+            self.look_at_directories(spec, &container, place).await?;
+        }
+        for spec in missing {
+            self.start_service(spec, place).await?;
         }
         Ok(())
     }
 
-    async fn start_service(&mut self, spec: &Service, frame: &Frame<'p>) -> Result<(), NotUp> {
+    /// Looks at the data directories that a service's container would mount, and asks where one of them is
+    /// not what it was.
+    async fn look_at_directories(
+        &self,
+        spec: &Service,
+        container: &DockerContainer,
+        place: &Place<'p>,
+    ) -> Result<Vec<ServedDirectory>, NotUp> {
+        let ctx = self.service_context(&spec.name);
+        let looked = served::look(&ctx, container).await;
+        let served = looked.map_err(|error| match Failure::of_module(&error) {
+            Some(failure) => failure.into(),
+            None => NotUp::Stop(Stop::Interrupted),
+        })?;
+        let image = container.image.as_deref().unwrap_or_default();
+        if let Err(refused) = self.directories.judge(&spec.name, image, &served) {
+            let why = format!("{refused} [{}]", refused.code());
+            let entry = place.entry(PlanAction::Decide, why, refused.help());
+            return Err(NotUp::Stop(Stop::Decision(Box::new(entry))));
+        }
+        Ok(served.directories.iter().map(directories::served).collect())
+    }
+
+    async fn start_service(&mut self, spec: &Service, place: &Place<'p>) -> Result<(), NotUp> {
         let started = Instant::now();
-        let scope = frame.scope.clone();
+        let scope = place.frame.scope.clone();
         let container = self.container_of(spec, &scope)?;
         let identity = ServiceIdentity {
             state_id: self.state_id.clone(),
@@ -127,11 +165,13 @@ impl<'p> Session<'p> {
             .name
             .clone()
             .unwrap_or_else(|| identity.container_name());
-        self.hold_settled(frame.play)?;
+        // Once more: an outer service may have taken minutes to start.
+        let directories = self.look_at_directories(spec, &container, place).await?;
+        self.hold_settled(place.frame.play)?;
         self.record(Body::ServiceStarted {
             service: spec.name.clone(),
             container: name.clone(),
-            directories: Vec::new(),
+            directories,
         })?;
         let mut ctx = self.service_context(&spec.name);
         ctx.cancel = self.engine.options.cancel.clone();
@@ -155,7 +195,13 @@ impl<'p> Session<'p> {
                 handle: handle.clone(),
             },
         );
-        self.wait_until_ready(spec, &handle, &scope).await?;
+        self.wait_until_ready(
+            spec,
+            &handle,
+            &scope,
+            container.image.as_deref().unwrap_or_default(),
+        )
+        .await?;
         (self.events)(Event::ServiceStarted {
             service: spec.name.clone(),
             container: handle.container_name,
@@ -192,6 +238,7 @@ impl<'p> Session<'p> {
         spec: &Service,
         handle: &ServiceHandle,
         scope: &Scope,
+        image: &str,
     ) -> Result<(), NotUp> {
         let Some((module, args)) = &spec.ready else {
             return Ok(());
@@ -222,6 +269,10 @@ impl<'p> Session<'p> {
                 Err(error) => super::failure::describe(&error),
             };
             if let Ok(ServiceState::Exited { code, log }) = service::state(&ctx, handle).await {
+                let refused = watch::refusal(image, code, &log).map(ModuleError::from);
+                if let Some(failure) = refused.as_ref().and_then(Failure::of_module) {
+                    return Err(failure.into());
+                }
                 let mut failure = Failure::new(
                     "service::died",
                     format!(
@@ -321,6 +372,7 @@ impl<'p> Session<'p> {
                 task_log::Lines::Kept,
             ),
             docker: Arc::<OnceCell<_>>::clone(&self.engine.docker),
+            watch: self.watch.clone(),
             ..self.engine.looking_context()
         }
     }

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
 use super::decide::Orphan;
+use super::directories::Directories;
 use super::effort::Effort;
 use super::frame::Frame;
 use super::plan::orphans;
@@ -15,6 +17,7 @@ use super::run::{Engine, RunEnd, Stop};
 use super::services::Running;
 use super::task_log::EventSink;
 use crate::event::{Event, Stats, Status, millis};
+use crate::modules::docker::watch::Watch;
 use crate::playbook::model::{Block, Item, Node, Play, Task};
 use crate::playbook::template::Scope;
 use crate::source::Problem;
@@ -38,6 +41,10 @@ pub(super) struct Session<'p> {
     /// made from it.
     pub root: Scope,
     pub running: Vec<Running>,
+    /// What the journal knows of the directories that services work on.
+    pub directories: Directories,
+    /// By what the containers of this run know that the agent is there; none in check mode.
+    pub watch: Option<Arc<Watch>>,
     pub stats: Stats,
     /// Number of the last task log.
     pub logs: usize,
@@ -82,6 +89,9 @@ impl<'p> Session<'p> {
             .into_iter()
             .map(|orphan| orphan.identity.to_owned())
             .collect();
+        let watch = journal
+            .as_ref()
+            .map(|_| Arc::new(Watch::new(engine.state.alive(&run))));
         Self {
             engine,
             events,
@@ -92,6 +102,8 @@ impl<'p> Session<'p> {
             state_id,
             root: engine.root_scope(),
             running: Vec::new(),
+            directories: Directories::default(),
+            watch,
             stats: Stats::default(),
             logs: 0,
             last_failure: HashMap::new(),
@@ -117,6 +129,7 @@ impl<'p> Session<'p> {
         if let Some(journal) = &mut self.journal {
             let record = journal.append(body)?;
             self.history.add(&record);
+            self.directories.add(&record);
         }
         Ok(())
     }

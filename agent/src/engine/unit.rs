@@ -169,6 +169,7 @@ impl Engine {
             quarantine: self.quarantine(""),
             cluster: self.options.cluster.clone(),
             docker: self.docker.clone(),
+            watch: None,
         }
     }
 }

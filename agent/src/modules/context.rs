@@ -9,6 +9,7 @@ use bollard::Docker;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use super::docker::watch::Watch;
 use super::files::quarantine::Quarantine;
 use super::kubernetes::ClusterEnvironment;
 use crate::event::Unit;
@@ -116,6 +117,8 @@ pub struct TaskContext {
     pub cluster: Arc<ClusterEnvironment>,
     /// The Docker connection, made by the first who needs it.
     pub docker: Arc<OnceCell<Docker>>,
+    /// What a container that must not outlive the agent waits for; none where nothing of a site is at stake.
+    pub watch: Option<Arc<Watch>>,
 }
 
 impl TaskContext {
@@ -164,6 +167,7 @@ impl TaskContext {
             },
             cluster: Arc::default(),
             docker: Arc::new(OnceCell::new()),
+            watch: None,
         }
     }
 }

@@ -3,17 +3,18 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::facts;
 use super::style::{Ink, View};
 use super::units;
 use crate::engine::{Plan, PlanAction};
-use crate::state::{History, TaskHistory, TaskStatus};
+use crate::state::{History, ServedDirectory, TaskHistory, TaskStatus};
 
 struct Row<'t> {
     word: &'static str,
@@ -101,6 +102,140 @@ fn row(task: &TaskHistory) -> Row<'_> {
     }
 }
 
+/// A server that is up, or may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Server {
+    /// Name of the service.
+    pub service: String,
+    /// Its container.
+    pub container: String,
+    /// The data directories that it works on, or, where the journal does not tell, what it has mounted.
+    pub directories: Vec<ServerDirectory>,
+    /// Whether its container runs, as Docker says; nothing where Docker did not answer.
+    pub running: Option<bool>,
+}
+
+/// A container that runs, as Docker says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Up {
+    /// Name of the service.
+    pub service: String,
+    /// Its name.
+    pub container: String,
+    /// What of the host it has mounted to write to.
+    pub sources: Vec<PathBuf>,
+}
+
+/// What a server works on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServerDirectory {
+    /// Where.
+    pub path: PathBuf,
+    /// What it is, in words.
+    pub what: Option<String>,
+}
+
+impl Server {
+    /// What the journal says is up, and what Docker says of it: `up`, where it answered.
+    #[must_use]
+    pub fn all(history: &History, up: Option<&[Up]>) -> Vec<Self> {
+        let mut servers: Vec<Self> = history
+            .services
+            .iter()
+            .filter(|service| service.up)
+            .map(|service| Self {
+                service: service.name.clone(),
+                container: service.container.clone(),
+                directories: service.directories.iter().map(directory).collect(),
+                running: up.map(|up| up.iter().any(|up| up.container == service.container)),
+            })
+            .collect();
+        for up in up.unwrap_or_default() {
+            let mounted = || {
+                let sources = up.sources.iter();
+                sources.map(|path| ServerDirectory {
+                    path: path.clone(),
+                    what: None,
+                })
+            };
+            match servers
+                .iter_mut()
+                .find(|server| server.container == up.container)
+            {
+                // Journals of older agents do not tell.
+                Some(known) if known.directories.is_empty() => known.directories.extend(mounted()),
+                Some(_) => {}
+                None => servers.push(Self {
+                    service: up.service.clone(),
+                    container: up.container.clone(),
+                    directories: mounted().collect(),
+                    running: Some(true),
+                }),
+            }
+        }
+        servers
+    }
+}
+
+fn directory(served: &ServedDirectory) -> ServerDirectory {
+    let format = match served.format.as_str() {
+        "postgresql" => "PostgreSQL",
+        other => other,
+    };
+    let version = served.version.as_deref().filter(|_| format == "PostgreSQL");
+    ServerDirectory {
+        path: served.path.clone(),
+        what: Some(match version {
+            Some(version) => format!("{format} {version}"),
+            None => format.to_owned(),
+        }),
+    }
+}
+
+/// Says which servers are up, and that nobody may deploy Kaapana beside them.
+fn servers(status: &Status<'_>, view: View) -> String {
+    let mut out = String::new();
+    let up: Vec<&Server> = status
+        .servers
+        .iter()
+        .filter(|server| server.running != Some(false))
+        .collect();
+    for server in &up {
+        let directories: Vec<String> = server
+            .directories
+            .iter()
+            .map(|directory| match &directory.what {
+                Some(what) => format!("{} ({what})", directory.path.display()),
+                None => directory.path.display().to_string(),
+            })
+            .collect();
+        let on = match directories.as_slice() {
+            [] => String::new(),
+            list => format!(" on {}", list.join(", ")),
+        };
+        let is = match server.running {
+            Some(_) => "is up",
+            None => "may be up, as Docker does not answer",
+        };
+        let line = format!(
+            "server of service {} {is}{on} (container {})",
+            server.service, server.container
+        );
+        // Never cut short: it is the path that counts.
+        let _ = writeln!(out, "{}", view.paint(Ink::Bad, &line));
+    }
+    if !up.is_empty() {
+        let then = match status.running {
+            Some(_) => "wait for the run to end",
+            None => "the next run stops it",
+        };
+        let line =
+            format!("do not deploy Kaapana now: two servers on one directory destroy it; {then}");
+        let _ = writeln!(out, "{}", view.paint(Ink::Strong, &line));
+    }
+    out
+}
+
 /// What a status is made from.
 pub struct Status<'a> {
     /// Name of the playbook.
@@ -111,6 +246,8 @@ pub struct Status<'a> {
     pub history: &'a History,
     /// Who works on it just now.
     pub running: Option<&'a str>,
+    /// Servers that are up, or may be.
+    pub servers: &'a [Server],
     /// What a later run would do.
     pub next: Next<'a>,
 }
@@ -132,7 +269,8 @@ pub enum Next<'a> {
 #[must_use]
 pub fn text(status: &Status<'_>, view: View) -> String {
     let history = status.history;
-    let mut out = format!("{}\n", view.paint(Ink::Strong, status.playbook));
+    let mut out = servers(status, view);
+    let _ = writeln!(out, "{}", view.paint(Ink::Strong, status.playbook));
     if history.runs.is_empty() {
         let _ = writeln!(
             out,
@@ -190,9 +328,14 @@ pub fn text(status: &Status<'_>, view: View) -> String {
         let _ = writeln!(out, "{}", view.fit(&line));
     }
     for service in &history.services {
+        let ended = status
+            .servers
+            .iter()
+            .any(|server| server.container == service.container && server.running == Some(false));
         let (word, ink) = match (service.up, status.running) {
             (false, _) => ("stopped", Ink::Faint),
             (true, Some(_)) => ("up", Ink::Good),
+            (true, None) if ended => ("ended, as its agent is gone", Ink::Change),
             (true, None) => ("left over, the next run removes it", Ink::Change),
         };
         let line = format!(
@@ -305,7 +448,8 @@ pub fn json(status: &Status<'_>) -> Value {
         Next::Unknown(why) => (None, Some(why)),
     };
     json!({
-        "v": 1, "playbook": status.playbook, "running": status.running, "tasks": tasks,
+        "v": 1, "playbook": status.playbook, "servers": status.servers, "running": status.running,
+        "tasks": tasks,
         "services": services, "runs": super::history::runs(history),
         "next": next, "next_unknown": unknown,
     })

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::fingerprint::Fingerprint;
-use super::format::{Answer, Body, How, Outcome, Output, Record, TaskStatus};
+use super::format::{Answer, Body, How, Outcome, Output, Record, ServedDirectory, TaskStatus};
 
 /// A started attempt.
 #[derive(Debug, Clone, PartialEq)]
@@ -146,6 +146,8 @@ pub struct Service {
     pub time: Timestamp,
     /// Started, and not stopped since.
     pub up: bool,
+    /// Data directories that it was started on last, where the journal tells.
+    pub directories: Vec<ServedDirectory>,
 }
 
 /// An operator's answer.
@@ -329,12 +331,12 @@ impl History {
                 }
             }
             Body::ServiceStarted {
-                service, container, ..
-            } => {
-                self.service(record, service, container, true);
-            }
+                service,
+                container,
+                directories,
+            } => self.service(record, service, container, Some(directories)),
             Body::ServiceStopped { service, container } => {
-                self.service(record, service, container, false);
+                self.service(record, service, container, None);
             }
             Body::VariablesSettled { play, variables } => {
                 let known = self.settled.entry(play.clone()).or_default();
@@ -397,13 +399,20 @@ impl History {
         );
     }
 
-    fn service(&mut self, record: &Record, name: &str, container: &str, up: bool) {
+    fn service(
+        &mut self,
+        record: &Record,
+        name: &str,
+        container: &str,
+        started_on: Option<&Vec<ServedDirectory>>,
+    ) {
         let now = Service {
             name: name.to_owned(),
             container: container.to_owned(),
             run: record.run.clone(),
             time: record.time,
-            up,
+            up: started_on.is_some(),
+            directories: started_on.cloned().unwrap_or_default(),
         };
         match self.services.iter_mut().find(|known| known.name == name) {
             Some(known) => *known = now,

@@ -87,6 +87,12 @@ impl StateDir {
         self.root.join("runs").join(run)
     }
 
+    /// The folder by which the containers of a run know that their agent is there.
+    #[must_use]
+    pub fn alive(&self, run: &str) -> PathBuf {
+        self.root.join("alive").join(run)
+    }
+
     /// Logs of all runs, oldest first; runs of which nothing is left are passed over.
     #[must_use]
     pub fn logs(&self) -> Vec<LogFile> {

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::error::StateError;
 use super::fingerprint::sha256_hex;
-use super::format::{Body, Seat};
+use super::format::{Body, Outcome, Seat};
 use super::journal::{Journal, StateDir, read_for};
 use super::lock::Lock;
 use super::reader::Contents;
@@ -105,8 +105,9 @@ pub struct Adoption<'a> {
     pub reason: &'a str,
 }
 
-/// Records that this copy of a playbook's journal is the one that goes on. Returns whether there was
-/// anything to adopt; where the journal lies where its last run left it, nothing is written.
+/// Records that this copy of a playbook's journal, and the directories that services find, are those that go
+/// on. Returns whether there was anything to adopt; where the journal lies where its last run left it, and
+/// that run asked nothing, nothing is written.
 ///
 /// # Errors
 /// When the state is in use, damaged, or cannot be written.
@@ -116,8 +117,8 @@ pub fn adopt(dir: &StateDir, playbook: &str, by: Adoption<'_>) -> Result<bool, S
     let _lock = Lock::take(&dir.lock(), &holder)?;
     let contents = read_for(dir, playbook)?;
     match refuse_copy(&path, &contents, by.machine) {
-        Ok(()) => return Ok(false),
-        Err(StateError::Copied { .. }) => {}
+        Ok(()) if !asked_last(&contents) => return Ok(false),
+        Ok(()) | Err(StateError::Copied { .. }) => {}
         Err(error) => return Err(error),
     }
     let (mut journal, _) = Journal::open(&path, &contents, by.run)?;
@@ -128,6 +129,19 @@ pub fn adopt(dir: &StateDir, playbook: &str, by: Adoption<'_>) -> Result<bool, S
         host: by.host.to_owned(),
     })?;
     Ok(true)
+}
+
+/// Whether the last run ended with a question.
+fn asked_last(contents: &Contents) -> bool {
+    let end = contents
+        .records
+        .iter()
+        .rev()
+        .find_map(|record| match &record.body {
+            Body::RunFinished { outcome, .. } => Some(*outcome),
+            _ => None,
+        });
+    end == Some(Outcome::DecisionNeeded)
 }
 
 #[cfg(test)]

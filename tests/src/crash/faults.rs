@@ -169,11 +169,9 @@ fn deal(
         .ok_or_else(|| LabError::Unexpected(format!("{service} has no container")))?;
     match blow {
         Blow::Postmaster => {
-            let pid = migration.docker(&["inspect", "--format", "{{.State.Pid}}", &container])?;
-            tool::run(
-                Command::new("kill").args(["-KILL", pid.trim()]),
-                "kill the postmaster",
-            )?;
+            // Not the container's first process, which watches over it.
+            let kill = "kill -KILL \"$(head -n 1 \"$PGDATA/postmaster.pid\")\"";
+            migration.docker(&["exec", &container, "bash", "-c", kill])?;
             Ok("killed".into())
         }
         Blow::Backend => {

@@ -26,10 +26,15 @@ pub async fn connect(ctx: &TaskContext) -> Result<Docker, DockerError> {
 }
 
 async fn open(ctx: &TaskContext) -> Result<Docker, DockerError> {
-    let address = ctx
-        .environment
-        .get("DOCKER_HOST")
-        .cloned()
+    at(ctx.environment.get("DOCKER_HOST").cloned()).await
+}
+
+/// Connects to the daemon at an address, else to that of the process's own environment, without a task.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn at(address: Option<String>) -> Result<Docker, DockerError> {
+    let address = address
         .or_else(|| std::env::var("DOCKER_HOST").ok())
         .filter(|address| !address.is_empty())
         .unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());

@@ -119,6 +119,20 @@ pub enum DockerError {
         /// Who, one line each.
         holders: Vec<String>,
     },
+    /// Nothing in the image of a server can notice that the agent is gone: it would outlive it.
+    #[error("image `{image}` cannot be started on a data directory: {why}")]
+    CannotWatch {
+        /// Its name.
+        image: String,
+        /// What is missing.
+        why: String,
+    },
+    /// A container does not see the lock that the agent holds.
+    #[error("the lock that tells a container that the agent is there is not held: {why}")]
+    LockNotSeen {
+        /// What the container found.
+        why: String,
+    },
     /// The container did not stop in time; it was left running.
     #[error("container `{name}` did not stop within {seconds} s and was not killed")]
     StopTimeout {
@@ -305,6 +319,8 @@ impl ModuleFailure for DockerError {
             Self::NameTaken { .. } => "docker::name_taken",
             Self::BindSourceMissing { .. } => "docker::bind_source_missing",
             Self::Held { .. } => "docker::directory_held",
+            Self::CannotWatch { .. } => "docker::cannot_watch",
+            Self::LockNotSeen { .. } => "docker::lock_not_seen",
             Self::StopTimeout { .. } => "docker::stop_timeout",
             Self::StreamCut { .. } => "docker::stream_cut",
             Self::Pipe { .. } => "docker::pipe",
@@ -354,6 +370,16 @@ impl ModuleFailure for DockerError {
             Self::Held { .. } => {
                 "stop who uses it first: undeploy Kaapana (`deploy_platform.sh --quiet \
                  --undeploy`), stop other containers on it, leave the directory in open shells"
+                    .into()
+            }
+            Self::CannotWatch { .. } => {
+                "a server on a site's data must end when the agent does: use an image with `/bin/sh` and \
+                 `flock` (util-linux, or busybox), as the official PostgreSQL images are"
+                    .into()
+            }
+            Self::LockNotSeen { .. } => {
+                "the state directory must be on a filesystem of the Docker daemon's own host, under the \
+                 same path: name one with `--state-dir`"
                     .into()
             }
             Self::StopTimeout { name, .. } => format!(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::container::LogOutput;
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ImageInspect};
 use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, KillContainerOptions, LogsOptions,
     RemoveContainerOptions, StartContainerOptions,
@@ -48,13 +48,20 @@ pub async fn inspect(
 /// # Errors
 /// It is not, or Docker does not answer.
 pub async fn image_id(docker: &Docker, image: &str) -> Result<String, DockerError> {
+    Ok(self::image(docker, image).await?.id.unwrap_or_default())
+}
+
+/// Returns what Docker knows of an image that is on this host.
+///
+/// # Errors
+/// It is not, or Docker does not answer.
+pub async fn image(docker: &Docker, image: &str) -> Result<ImageInspect, DockerError> {
     let answer = docker.inspect_image(image).await;
     let found = DockerError::or_absent(answer, format!("inspect image {image}"))?;
-    let found = found.ok_or_else(|| DockerError::NoImage {
+    found.ok_or_else(|| DockerError::NoImage {
         image: image.to_owned(),
         tried: String::new(),
-    })?;
-    Ok(found.id.unwrap_or_default())
+    })
 }
 
 /// Tells whether the container runs.
@@ -201,7 +208,8 @@ pub async fn stop(docker: &Docker, name: &str, timeout: Duration) -> Result<bool
             _ => return Ok(true),
         };
         let main = MainProcess::of(&found);
-        let initialising = main.as_ref().is_some_and(MainProcess::is_entry_point);
+        let watch = main.as_ref().is_some_and(MainProcess::is_watch);
+        let initialising = !watch && main.as_ref().is_some_and(MainProcess::is_entry_point);
         let now = Told::now(main.as_ref(), &signal);
         match &told {
             // Left alone until it is through: what it has half made looks finished the next time.
@@ -214,6 +222,7 @@ pub async fn stop(docker: &Docker, name: &str, timeout: Duration) -> Result<bool
         }
         if let (Some(told), Some(main)) = (&mut told, &main)
             && main.is_shell()
+            && !watch
             && told.when.elapsed() > SHELL_PATIENCE
         {
             main.signal_children(&signal);

@@ -10,6 +10,8 @@ use bollard::models::ContainerInspectResponse;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::watch;
+
 /// What runs as process 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MainProcess {
@@ -67,6 +69,13 @@ impl MainProcess {
     #[must_use]
     pub fn is_entry_point(&self) -> bool {
         self.is_shell() && self.command.contains("entrypoint")
+    }
+
+    /// Tells whether it is the script that watches over a server: it hands signals on, and waits for the
+    /// right moment itself.
+    #[must_use]
+    pub fn is_watch(&self) -> bool {
+        watch::is_watch(&self.command)
     }
 
     /// Passes a signal on to its children, which a shell does not do.

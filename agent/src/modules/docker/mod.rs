@@ -15,9 +15,13 @@ pub(crate) mod lifecycle;
 mod live_tests;
 mod main_process;
 mod network;
+pub mod served;
 pub mod service;
 mod spec;
 mod volume;
+pub mod watch;
+#[cfg(test)]
+mod watch_live_tests;
 
 pub use container_exec::DockerContainerExec;
 pub(crate) use container_exec::target;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
@@ -15,6 +16,7 @@ use super::arguments::MountPlan;
 use super::error::DockerError;
 use super::lifecycle;
 use super::spec::DockerContainer;
+use super::{served, watch};
 use crate::modules::context::{ServiceHandle, TaskContext};
 use crate::modules::error::ModuleError;
 use crate::modules::postgres::holders;
@@ -92,7 +94,7 @@ pub async fn start(
         .clone()
         .unwrap_or_else(|| identity.container_name());
     clear(ctx, &docker, identity, &name, container.stop_patience()).await?;
-    lifecycle::image_id(&docker, container.image()?).await?;
+    let image = lifecycle::image(&docker, container.image()?).await?;
     let labels: BTreeMap<String, String> = [
         (STATE, &identity.state_id),
         (PLAYBOOK, &identity.playbook),
@@ -105,16 +107,62 @@ pub async fn start(
     // The agent removes it itself, after it has read why it ended.
     container.auto_remove = false;
     let body = container.create_body(ctx, &labels)?;
-    refuse_held(ctx, &container.mount_plans(ctx)?).await?;
-    let id = lifecycle::create(&docker, Some(&name), body).await?;
+    let mounts = container.mount_plans(ctx)?;
+    refuse_held(ctx, &mounts).await?;
+    let must_watch = !served::look(ctx, &container).await?.directories.is_empty();
+    let mut watched = body.clone();
+    let wrapped = match &ctx.watch {
+        Some(watch) => {
+            let image = image.config.unwrap_or_default();
+            watch::wrap(&mut watched, &image, watch.hold()?, must_watch)
+        }
+        None => false,
+    };
+    let id = lifecycle::create(&docker, Some(&name), watched).await?;
     let brought_up = bring_up(&docker, identity, &container, &id, &name).await;
-    if brought_up.is_err() {
-        let stopped = lifecycle::stop(&docker, &id, container.stop_patience()).await;
-        if stopped.is_ok() {
+    match brought_up {
+        Ok(handle) => Ok(handle),
+        Err(error) if wrapped && watch::has_no_shell(&error) => {
             lifecycle::remove(&docker, &id).await?;
+            let why = "there is no shell in it".to_owned();
+            if must_watch {
+                let image = container.image()?.to_owned();
+                return Err(DockerError::CannotWatch { image, why }.into());
+            }
+            ctx.progress.line(format!(
+                "nothing watches over service `{}`: {why}",
+                identity.service
+            ));
+            let id = lifecycle::create(&docker, Some(&name), body).await?;
+            let brought_up = bring_up(&docker, identity, &container, &id, &name).await;
+            give_up(&docker, &container, &id, brought_up).await
+        }
+        failed => give_up(&docker, &container, &id, failed).await,
+    }
+}
+
+/// Leaves nothing of a container that could not be brought up.
+async fn give_up(
+    docker: &Docker,
+    container: &DockerContainer,
+    id: &str,
+    brought_up: Result<ServiceHandle, DockerError>,
+) -> Result<ServiceHandle, ModuleError> {
+    if brought_up.is_err() {
+        let stopped = lifecycle::stop(docker, id, container.stop_patience()).await;
+        if stopped.is_ok() {
+            lifecycle::remove(docker, id).await?;
         }
     }
     brought_up.map_err(Into::into)
+}
+
+/// Tells whether a mount is a server's data directory that it may write to.
+fn holds_data(mount: &MountPlan) -> bool {
+    matches!(mount, MountPlan::Bind { source, read_only: false, .. }
+        if ["PG_VERSION", "data.mdb", "cn=config.ldif"]
+            .iter()
+            .any(|file| source.join(file).exists()))
 }
 
 async fn bring_up(
@@ -134,11 +182,14 @@ async fn bring_up(
         })?;
         if !lifecycle::is_running(&found) {
             let code = found.state.and_then(|state| state.exit_code).unwrap_or(-1);
-            let log = lifecycle::log_tail(docker, id, 5).await.join(" | ");
+            let log = lifecycle::log_tail(docker, id, 5).await;
+            if let Some(refused) = watch::refusal(container.image()?, code, &log) {
+                return Err(refused);
+            }
             return Err(DockerError::Died {
                 name: name.to_owned(),
                 code,
-                log,
+                log: log.join(" | "),
             });
         }
         let ports = lifecycle::ports(&found);
@@ -249,7 +300,7 @@ async fn refuse_held(ctx: &TaskContext, mounts: &[MountPlan]) -> Result<(), Modu
             continue;
         };
         // Other folders may have company: a shell whose working directory a backup folder is, say.
-        if !source.join("PG_VERSION").exists() {
+        if !holds_data(mount) {
             continue;
         }
         let held: Vec<String> = holders::holders(ctx, source)
@@ -332,6 +383,55 @@ pub async fn remove_left_overs(
         removed.push(service);
     }
     Ok(removed)
+}
+
+/// A service's container that runs now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Up {
+    /// Name of the service.
+    pub service: String,
+    /// Name of the container.
+    pub container: String,
+    /// What of the host it has mounted to write to.
+    pub sources: Vec<PathBuf>,
+}
+
+/// Returns the containers of a state's services that run now.
+///
+/// # Errors
+/// Docker does not answer.
+pub async fn up(state_id: &str) -> Result<Vec<Up>, DockerError> {
+    let docker = super::client::at(None).await?;
+    let label = format!("{STATE}={state_id}");
+    let options = ListContainersOptions {
+        filters: Some(HashMap::from([("label".to_owned(), vec![label])])),
+        ..ListContainersOptions::default()
+    };
+    let listed = docker
+        .list_containers(Some(options))
+        .await
+        .map_err(DockerError::api("list containers"))?;
+    Ok(listed
+        .into_iter()
+        .map(|container| {
+            let mounts = container.mounts.unwrap_or_default().into_iter();
+            Up {
+                service: container
+                    .labels
+                    .and_then(|labels| labels.get(SERVICE).cloned())
+                    .unwrap_or_default(),
+                container: container
+                    .names
+                    .and_then(|names| names.into_iter().next())
+                    .map(|name| name.trim_start_matches('/').to_owned())
+                    .unwrap_or_default(),
+                sources: mounts
+                    .filter(|mount| mount.rw == Some(true))
+                    .filter_map(|mount| mount.source.map(PathBuf::from))
+                    .collect(),
+            }
+        })
+        .collect())
 }
 
 /// Returns whether the service's container runs, and its last words when it does not.

@@ -13,6 +13,7 @@ pub mod durable;
 mod edit;
 mod error;
 mod file;
+pub mod filesystem;
 mod find;
 mod get_url;
 mod lineinfile;

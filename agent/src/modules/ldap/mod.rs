@@ -20,6 +20,7 @@ mod live_rig;
 #[cfg(test)]
 mod live_tests;
 pub mod login;
+pub mod mdb;
 mod script;
 mod search;
 mod substitute;

@@ -2,6 +2,7 @@
 
 mod anticipate;
 mod checksum;
+pub mod cluster;
 pub mod connect;
 mod copy_binary;
 mod data_dir;
