@@ -1,12 +1,14 @@
 //! The harness that proves exactly once: kills, faults and power losses, and a table at the end.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use lab::agent;
-use lab::crash::{self, PHASES, Table};
+use lab::crash::{self, OlderAgent, PHASES, Table};
 use lab::error::LabError;
 use lab::site::Scale;
+use lab::way::{LdapUpdate, Route, Way};
 
 /// Kills migrations at every record and at random, and judges their ends by that of an undisturbed one.
 #[derive(Parser)]
@@ -21,6 +23,25 @@ struct Arguments {
     /// The same in the guide's last third, in pods. Scale S.
     #[arg(long)]
     pods: bool,
+    /// Which route the database goes, with --records, --pods, --random and --older. [default: guide]
+    #[arg(long, value_enum)]
+    route: Option<Route>,
+    /// How the LDAP part is done, with --records, --random and --older. [default: confirm]
+    #[arg(long, value_enum)]
+    ldap: Option<LdapUpdate>,
+    /// So many cases in which an older agent begins and is killed, and the one of today goes on; over all
+    /// ways, unless --route or --ldap. Scale S. Needs --old-agent or --from-commit.
+    #[arg(long, value_name = "CASES")]
+    older: Option<u64>,
+    /// The older agent's binary, of a debug build.
+    #[arg(long, value_name = "PATH", requires = "old_playbooks")]
+    old_agent: Option<PathBuf>,
+    /// The folder of its playbooks.
+    #[arg(long, value_name = "DIR", requires = "old_agent")]
+    old_playbooks: Option<PathBuf>,
+    /// Takes the older agent out of this commit and builds it (minutes).
+    #[arg(long, value_name = "COMMIT", conflicts_with = "old_agent")]
+    from_commit: Option<String>,
     /// So many cases of one to four kills at random moments; every fifth at scale M, unless `--scale`.
     #[arg(long, value_name = "CASES")]
     random: Option<u64>,
@@ -42,7 +63,7 @@ struct Arguments {
     /// Seed of what is random.
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// The random case to begin with, of `--random` and `--hosts`.
+    /// The random case to begin with, of `--random`, `--hosts` and `--older`.
     #[arg(long, default_value_t = 0)]
     case: u64,
     /// The record to begin with.
@@ -51,6 +72,9 @@ struct Arguments {
     /// The record to end with.
     #[arg(long)]
     to: Option<u64>,
+    /// With --records: only the record that stands so many thousandths into the journal.
+    #[arg(long, value_name = "THOUSANDTHS")]
+    within: Option<u64>,
     /// Moments of an append: before, torn, written, after. [default: before and after]
     #[arg(long, value_parser = PHASES)]
     phase: Vec<String>,
@@ -74,7 +98,7 @@ fn main() -> ExitCode {
     match cases(&arguments) {
         Ok(cases) if cases.is_empty() => {
             eprintln!(
-                "crash: nothing to run: --all, --records, --pods, --random N, --faults, --hosts N, --over-ssh, --power-loss (see --help)"
+                "crash: nothing to run: --all, --records, --pods, --random N, --older N, --faults, --hosts N, --over-ssh, --power-loss (see --help)"
             );
             ExitCode::FAILURE
         }
@@ -108,16 +132,30 @@ fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
     agent::keep_binary()?;
     let scale = arguments.scale.unwrap_or(Scale::S);
     let mut cases = Vec::new();
-    if arguments.records || arguments.all {
-        let last = crash::point_count(scale)?;
-        println!("an undisturbed migration has {last} records");
-        let to = arguments.to.unwrap_or(last).min(last);
-        let records: Vec<u64> = (arguments.from..=to).collect();
-        cases.extend(crash::kills_at_records(scale, &records, &phases(arguments)));
+    let way = arguments.way();
+    if let (true, Some(within)) = (arguments.records, arguments.within) {
+        let phases = phases(arguments).into_iter();
+        cases.extend(phases.map(|phase| crash::kill_within(way, scale, within, phase)));
+    } else if arguments.records {
+        cases.extend(records_on(way, arguments, scale, false)?);
+    } else if arguments.all {
+        for way in Way::ALL {
+            cases.extend(records_on(way, arguments, scale, false)?);
+        }
     }
-    if arguments.pods || arguments.all {
-        let phases = phases(arguments);
-        cases.extend(crash::kills_in_pods(arguments.from, arguments.to, &phases)?);
+    if arguments.pods {
+        let ldap = LdapUpdate::Pod;
+        cases.extend(records_on(Way { ldap, ..way }, arguments, Scale::S, true)?);
+    }
+    if let Some(count) = arguments.older {
+        let older = arguments.older_agent()?;
+        let ways = match (arguments.route, arguments.ldap) {
+            (None, None) => Way::ALL.to_vec(),
+            _ => vec![way],
+        };
+        let (seed, first) = (arguments.seed, arguments.case);
+        println!("begun by an older agent: seed {seed}");
+        cases.extend(crash::taken_over(&older, seed, first, first + count, &ways));
     }
     let random = arguments.random.or(arguments.all.then_some(RANDOM_CASES));
     if let Some(count) = random {
@@ -126,7 +164,7 @@ fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
         for case in arguments.case..arguments.case + count {
             let larger = arguments.scale.is_none() && case % LARGER_EVERY == LARGER_EVERY - 1;
             let scale = if larger { Scale::M } else { scale };
-            cases.extend(crash::random_kills(scale, seed, case, case + 1));
+            cases.extend(crash::random_kills(way, scale, seed, case, case + 1));
         }
     }
     if arguments.faults || arguments.all {
@@ -153,6 +191,44 @@ fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
         cases.retain(is_wanted);
     }
     Ok(cases)
+}
+
+impl Arguments {
+    fn way(&self) -> Way {
+        Way {
+            route: self.route.unwrap_or_default(),
+            ldap: self.ldap.unwrap_or_default(),
+        }
+    }
+
+    fn older_agent(&self) -> Result<OlderAgent, LabError> {
+        match (&self.old_agent, &self.old_playbooks, &self.from_commit) {
+            (Some(binary), Some(playbooks), _) => Ok(OlderAgent {
+                binary: binary.clone(),
+                playbooks: playbooks.clone(),
+            }),
+            (_, _, Some(commit)) => OlderAgent::of_commit(commit),
+            _ => Err(LabError::Unexpected(
+                "find the older agent: name --old-agent and --old-playbooks, or --from-commit".into(),
+            )),
+        }
+    }
+}
+
+/// Kills at the records of one way that are asked for; `in_pods`: at those that need a cluster.
+fn records_on(
+    way: Way,
+    arguments: &Arguments,
+    scale: Scale,
+    in_pods: bool,
+) -> Result<Vec<crash::Case>, LabError> {
+    let (last, first_in_pods) = crash::point_count(way, scale)?;
+    println!("an undisturbed migration ({}) has {last} records", way.name());
+    let first = first_in_pods.filter(|_| in_pods).unwrap_or(1);
+    let from = arguments.from.max(first);
+    let to = arguments.to.unwrap_or(last).min(last);
+    let records: Vec<u64> = (from..=to).collect();
+    Ok(crash::kills_at_records(way, scale, &records, &phases(arguments)))
 }
 
 /// The moments of an append that are asked for.
