@@ -34,7 +34,10 @@ pub fn keep(agent: &OlderAgent, way: Way, into: &Path) -> Result<(), LabError> {
     let mut migration = Migration::begin_at(dir, way, Scale::S)?;
     let root = migration.site.root.clone();
     // As it is installed: beside the state.
-    for (from, name) in [(&agent.binary, "kaapana-agent"), (&agent.playbooks, "playbooks")] {
+    for (from, name) in [
+        (&agent.binary, "kaapana-agent"),
+        (&agent.playbooks, "playbooks"),
+    ] {
         let mut copy = Command::new("cp");
         copy.arg("-r").arg(from).arg(root.join(name));
         tool::run(&mut copy, "install the agent on the site")?;

@@ -33,5 +33,6 @@ pub mod slapd;
 pub mod slow_line;
 pub mod timing;
 pub mod tool;
+pub mod variables;
 pub mod way;
 pub mod workplace;

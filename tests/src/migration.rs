@@ -151,10 +151,7 @@ impl Migration {
     ///
     /// # Errors
     /// Those of the work, or it cannot be deployed.
-    pub fn attended<T>(
-        &self,
-        work: impl FnOnce() -> Result<T, LabError>,
-    ) -> Result<T, LabError> {
+    pub fn attended<T>(&self, work: impl FnOnce() -> Result<T, LabError>) -> Result<T, LabError> {
         let Some(deployment) = &self.deployment else {
             return work();
         };

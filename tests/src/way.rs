@@ -10,9 +10,7 @@ use serde_json::{Value, json};
 use crate::error::LabError;
 use crate::images::{docker, new_slapd};
 use crate::kubernetes::Cluster;
-use crate::ldap_update::{
-    Content, by_script, checksums, content, copy_of, deploy, update_in_pods,
-};
+use crate::ldap_update::{Content, by_script, checksums, content, copy_of, deploy, update_in_pods};
 use crate::migration::{Migration, must};
 use crate::site::{Scale, Site};
 
@@ -221,10 +219,15 @@ impl Directory {
     pub fn must_be_left_by(&self, migration: &Migration) -> Result<(), LabError> {
         let (site, ldap) = (&migration.site, migration.way.ldap);
         // With `confirm` a person works on it, and no person was here.
-        let kept = if ldap == LdapUpdate::Confirm { "" } else { "-old" };
-        must(checksums(&site.fast_data_dir, kept)? == self.original, || {
-            format!("`ldap{kept}` is not what the directory was")
-        })?;
+        let kept = if ldap == LdapUpdate::Confirm {
+            ""
+        } else {
+            "-old"
+        };
+        must(
+            checksums(&site.fast_data_dir, kept)? == self.original,
+            || format!("`ldap{kept}` is not what the directory was"),
+        )?;
         let Some(expected) = self.updated else {
             return Ok(());
         };

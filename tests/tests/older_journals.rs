@@ -60,7 +60,11 @@ impl Older {
             .iter()
             .map(|line| serde_json::from_str(line))
             .collect::<Result<Vec<Value>, _>>()?;
-        Ok(Self { dir, lines, records })
+        Ok(Self {
+            dir,
+            lines,
+            records,
+        })
     }
 
     /// Cuts the journal behind so many records and asks the agent of today.
@@ -87,7 +91,10 @@ impl Older {
         let said = String::from_utf8_lossy(&output.stderr);
         if output.status.code() != Some(0) || said.contains("damaged") {
             let printed = String::from_utf8_lossy(&output.stdout);
-            let asked: Vec<&str> = printed.split("},{").filter(|e| e.contains("\"decide\"")).collect();
+            let asked: Vec<&str> = printed
+                .split("},{")
+                .filter(|e| e.contains("\"decide\""))
+                .collect();
             return Err(format!("{}: {said}\n{asked:#?}", output.status).into());
         }
         Ok(serde_json::from_slice(&output.stdout)?)
@@ -100,7 +107,10 @@ impl Older {
         let mut wrong = Vec::new();
         let orphans = plan["plan"]["orphans"].as_array();
         if orphans.is_none_or(|orphans| !orphans.is_empty()) {
-            wrong.push(format!("no longer in the playbook: {}", plan["plan"]["orphans"]));
+            wrong.push(format!(
+                "no longer in the playbook: {}",
+                plan["plan"]["orphans"]
+            ));
         }
         let mut planned = BTreeSet::new();
         for entry in plan["plan"]["entries"].as_array().into_iter().flatten() {
@@ -118,8 +128,9 @@ impl Older {
                 _ => false,
             };
             // A condition that is false now was false then.
-            let is_skipped_rightly =
-                action != "skip" || !whole.contains_key(task) || entry["why"] == "its tags are not asked for";
+            let is_skipped_rightly = action != "skip"
+                || !whole.contains_key(task)
+                || entry["why"] == "its tags are not asked for";
             if !is_in_order || !is_skipped_rightly {
                 wrong.push(format!(
                     "`{task}` is {:?} and would be `{action}`: {}",
@@ -145,7 +156,11 @@ fn from_every_record_of_an_older_journal_what_is_left_is_exactly_what_came_after
     for way in Way::ALL {
         let older = Older::read(fixtures.join(format!("v2-{}", way.name())))?;
         assert!(older.records.iter().all(|record| record["v"] == 2));
-        assert!(older.records.len() > 100, "{} is no whole journal", way.name());
+        assert!(
+            older.records.len() > 100,
+            "{} is no whole journal",
+            way.name()
+        );
         let older = std::sync::Arc::new(older);
         cuts.extend((1..=older.records.len()).map(|count| (std::sync::Arc::clone(&older), count)));
     }
@@ -171,7 +186,9 @@ fn from_every_record_of_an_older_journal_what_is_left_is_exactly_what_came_after
             });
         }
     });
-    let wrong = wrong.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let wrong = wrong
+        .into_inner()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     assert!(
         wrong.is_empty(),
         "{} of {} cuts, the first of them:\n{}",

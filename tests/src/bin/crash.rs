@@ -209,7 +209,8 @@ impl Arguments {
             }),
             (_, _, Some(commit)) => OlderAgent::of_commit(commit),
             _ => Err(LabError::Unexpected(
-                "find the older agent: name --old-agent and --old-playbooks, or --from-commit".into(),
+                "find the older agent: name --old-agent and --old-playbooks, or --from-commit"
+                    .into(),
             )),
         }
     }
@@ -223,12 +224,20 @@ fn records_on(
     in_pods: bool,
 ) -> Result<Vec<crash::Case>, LabError> {
     let (last, first_in_pods) = crash::point_count(way, scale)?;
-    println!("an undisturbed migration ({}) has {last} records", way.name());
+    println!(
+        "an undisturbed migration ({}) has {last} records",
+        way.name()
+    );
     let first = first_in_pods.filter(|_| in_pods).unwrap_or(1);
     let from = arguments.from.max(first);
     let to = arguments.to.unwrap_or(last).min(last);
     let records: Vec<u64> = (from..=to).collect();
-    Ok(crash::kills_at_records(way, scale, &records, &phases(arguments)))
+    Ok(crash::kills_at_records(
+        way,
+        scale,
+        &records,
+        &phases(arguments),
+    ))
 }
 
 /// The moments of an append that are asked for.

@@ -88,9 +88,7 @@ impl Leg {
                 break;
             }
             if stands_still(run.pid()) {
-                watched
-                    .histories
-                    .push(migration.psql(service, HISTORY)?);
+                watched.histories.push(migration.psql(service, HISTORY)?);
                 run.signal("CONT")?;
                 // It takes a moment until it is seen going on.
                 while stands_still(run.pid()) {

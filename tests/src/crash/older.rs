@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use super::leg::{Fire, Leg, Watched, on_a_site};
 use super::random::Random;
-use super::reference::Reference;
 use super::records::PHASES;
+use super::reference::Reference;
 use super::report::{Case, Seen};
 use crate::agent::{PLAYBOOK, build_in, workspace};
 use crate::error::{LabError, io_error};
@@ -33,9 +33,11 @@ impl OlderAgent {
     /// There is no such commit here, or it does not build.
     pub fn of_commit(commit: &str) -> Result<Self, LabError> {
         let mut parse = Command::new("git");
-        parse
-            .current_dir(workspace())
-            .args(["rev-parse", "--verify", &format!("{commit}^{{commit}}")]);
+        parse.current_dir(workspace()).args([
+            "rev-parse",
+            "--verify",
+            &format!("{commit}^{{commit}}"),
+        ]);
         let commit = tool::run(&mut parse, "find a commit")?.trim().to_owned();
         let dir = lab_subdir("older")?.join(&commit);
         if !dir.is_dir() {
@@ -128,11 +130,19 @@ fn take_over(
         let leg = Leg::run(migration, &fire, &mut watched)?;
         // Its journal may be shorter than that of today.
         must(leg.was_killed() || leg.ended.code == Some(0), || {
-            format!("it was not killed: {:?}\n{}", leg.ended.code, leg.ended.stderr)
+            format!(
+                "it was not killed: {:?}\n{}",
+                leg.ended.code, leg.ended.stderr
+            )
         })?;
         let journal = migration.agent.journal();
         let said = journal.last().map_or_else(String::new, |last| {
-            format!("record {}, {} {}", journal.len(), last["event"], last["task"])
+            format!(
+                "record {}, {} {}",
+                journal.len(),
+                last["event"],
+                last["task"]
+            )
         });
         migration.agent.binary.clone_from(&binary);
         migration.agent.playbook.clone_from(&playbook);

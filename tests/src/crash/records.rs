@@ -52,7 +52,10 @@ pub fn kills_at_records(
 pub fn kill_within(way: Way, scale: Scale, thousandths: u64, phase: &'static str) -> Case {
     Case {
         kind: kind_of(way),
-        name: format!("{phase} the record at {thousandths}‰, scale {}", scale.letter()),
+        name: format!(
+            "{phase} the record at {thousandths}‰, scale {}",
+            scale.letter()
+        ),
         replay: format!(
             "--records --within {thousandths} --phase {phase} --scale {}{}",
             scale.letter(),
