@@ -1,6 +1,7 @@
 //! What a run with a changed variable did, told by the host and not by the agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -126,6 +127,8 @@ impl<'s> Trial<'s> {
         }
         let moved = wrong_owners(self.stand, &self.entries, &deed.entries);
         deed.wrong.extend(moved);
+        let put_in = wrong_names(self.stand, &self.entries, &deed.entries);
+        deed.wrong.extend(put_in);
         if self.kept {
             deed.wrong.extend(wrong_content(
                 &migration.kept_dir(),
@@ -345,6 +348,38 @@ fn wrong_owners(
                 path.display(),
                 entry.owner,
                 now.owner
+            ));
+        }
+    }
+    wrong
+}
+
+/// Says what was put into the site's own directories, wherever they are by now: dumps, copies, work.
+fn wrong_names(
+    stand: &Stand,
+    before: &BTreeMap<PathBuf, Entry>,
+    after: &BTreeMap<PathBuf, Entry>,
+) -> Vec<String> {
+    /// Left by a server itself.
+    const SERVERS: [&str; 4] = ["postmaster.opts", "postmaster.pid", "lock.mdb", "data.mdb"];
+    let mut wrong = Vec::new();
+    for original in &stand.originals {
+        let names = |all: &BTreeMap<PathBuf, Entry>| -> BTreeSet<OsString> {
+            let dir = all.iter().find(|(_, entry)| entry.inode == *original);
+            let inside = |path: &&PathBuf| path.parent() == dir.map(|(dir, _)| dir.as_path());
+            let paths = all.keys().filter(inside);
+            paths
+                .filter_map(|path| path.file_name().map(OsString::from))
+                .collect()
+        };
+        let before = names(before);
+        let is_new = |name: &&OsString| {
+            !before.contains(*name) && !SERVERS.iter().any(|server| name.as_os_str() == *server)
+        };
+        for name in names(after).iter().filter(is_new) {
+            wrong.push(format!(
+                "{} was put into one of the site's own directories",
+                name.display()
             ));
         }
     }
