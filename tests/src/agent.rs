@@ -67,10 +67,13 @@ fn build_workspace() -> Result<PathBuf, LabError> {
     build(&["--workspace"], |_| ())
 }
 
-/// The playbook that migrates a site.
+/// The playbook that migrates a site; `KAAPANA_LAB_PLAYBOOKS` names another folder, for a binary that was
+/// built elsewhere.
 #[must_use]
 pub fn shipped_playbook() -> PathBuf {
-    workspace().join(format!("playbooks/{PLAYBOOK}.yaml"))
+    let folder = std::env::var_os("KAAPANA_LAB_PLAYBOOKS")
+        .map_or_else(|| workspace().join("playbooks"), PathBuf::from);
+    folder.join(format!("{PLAYBOOK}.yaml"))
 }
 
 /// Has cargo build the agent; `more` says which one, and `adjust` changes the command.

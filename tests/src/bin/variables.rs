@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use lab::agent::{self, Agent};
 use lab::crash::{self, Table};
 use lab::error::LabError;
-use lab::variables::{Change, Stand, case_of, changes, declared_by, declared_in};
+use lab::variables::{Change, Moment, Stand, case_of, changes, declared_by, declared_in};
 
 /// Changes every declared variable of the migration, one at a time: after its end, in its middle, after a
 /// rollback. Scale S.
@@ -26,6 +26,12 @@ struct Arguments {
     /// Names the cases and runs none.
     #[arg(long)]
     list: bool,
+    /// Only cases of this moment.
+    #[arg(long, value_enum)]
+    moment: Option<When>,
+    /// Only variables that are settled.
+    #[arg(long)]
+    settled: bool,
     /// Only cases whose name holds this text, or one of them where it is given more than once.
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
@@ -35,6 +41,26 @@ struct Arguments {
     /// Cases side by side.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum When {
+    /// After the end.
+    End,
+    /// Killed in the middle.
+    Middle,
+    /// After a rollback.
+    Rollback,
+}
+
+impl When {
+    fn is(self, moment: Moment) -> bool {
+        match moment {
+            Moment::AfterTheEnd => self == Self::End,
+            Moment::InTheMiddle(_) => self == Self::Middle,
+            Moment::AfterRollback => self == Self::Rollback,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -62,7 +88,11 @@ fn wanted(arguments: &Arguments) -> Result<Vec<Change>, LabError> {
     };
     let mut wanted = changes(&declared, arguments.seed);
     let to = arguments.to.unwrap_or(u64::MAX);
-    wanted.retain(|change| (arguments.case..=to).contains(&change.number));
+    wanted.retain(|change| {
+        (arguments.case..=to).contains(&change.number)
+            && arguments.moment.is_none_or(|when| when.is(change.moment))
+            && (change.variable.settled || !arguments.settled)
+    });
     if !arguments.only.is_empty() {
         wanted.retain(|change| {
             let name = change.name();

@@ -141,7 +141,8 @@ pub fn change(
             let mut others = images.into_iter().filter(|image| now != *image);
             Value::from(others.next()?.clone())
         }
-        Other::NoImage => json!("kaapana-lab/not-there:1"),
+        // Nobody listens there: no registry is asked.
+        Other::NoImage => json!("127.0.0.1:1/kaapana-lab/not-there:1"),
         Other::Text => json!("other"),
         Other::Number => json!(now.as_i64().unwrap_or(1) + 1),
         Other::Zero => json!(0),
