@@ -76,6 +76,12 @@ pub fn shipped_playbook() -> PathBuf {
     folder.join(format!("{PLAYBOOK}.yaml"))
 }
 
+/// Tells whether a file of `playbooks/` holds plays or tasks, not variables or their declarations.
+#[must_use]
+pub fn holds_tasks(name: &str) -> bool {
+    name.ends_with(".yaml") && !name.ends_with(".vars.yaml") && !name.ends_with(".spec.yaml")
+}
+
 /// Has cargo build the agent; `more` says which one, and `adjust` changes the command.
 ///
 /// # Errors

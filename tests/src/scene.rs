@@ -152,3 +152,42 @@ impl Scene {
         Running::start(&mut self.command(&[], &["run"], &[])?)
     }
 }
+
+/// Writes playbook files into a folder and runs the first one, with more arguments and JSON lines for output.
+///
+/// # Errors
+/// A file cannot be written, or the agent cannot be started.
+pub fn run_files(dir: &Path, files: &[(&str, &str)], more: &[&str]) -> Result<Ended, LabError> {
+    for (name, text) in files {
+        let path = dir.join(name);
+        fs::write(&path, text).map_err(io_error("write", &path))?;
+    }
+    let mut command = Command::new(agent::binary()?);
+    command
+        .args(["run", "--output", "json"])
+        .arg(dir.join(files[0].0));
+    command.args(more).arg("--state-dir").arg(dir.join("state"));
+    Running::start(&mut command)?.end()
+}
+
+/// Returns `code file:line:column` of every problem that a run told.
+#[must_use]
+pub fn problems(ended: &Ended) -> Vec<String> {
+    let lines = ended
+        .stdout
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let problems = lines
+        .filter(|event| event["event"] == "problem")
+        .map(|problem| {
+            let file = Path::new(problem["file"].as_str().unwrap_or_default());
+            let name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let code = problem["code"].as_str().unwrap_or_default();
+            format!("{code} {name}:{}:{}", problem["line"], problem["column"])
+        });
+    problems.collect()
+}

@@ -6,44 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use lab::migration::{Ended, Running};
-use serde_json::Value;
+use lab::migration::Running;
+use lab::scene::{problems, run_files};
 
 type Outcome = Result<(), Box<dyn Error>>;
-
-/// Writes playbook files into a folder and runs the first one, with more arguments.
-fn run_files(dir: &Path, files: &[(&str, &str)], more: &[&str]) -> Result<Ended, Box<dyn Error>> {
-    for (name, text) in files {
-        fs::write(dir.join(name), text)?;
-    }
-    let mut command = Command::new(lab::agent::binary()?);
-    command
-        .args(["run", "--output", "json"])
-        .arg(dir.join(files[0].0));
-    command.args(more).arg("--state-dir").arg(dir.join("state"));
-    Ok(Running::start(&mut command)?.end()?)
-}
-
-/// `code file:line:column` of every problem that was told.
-fn problems(ended: &Ended) -> Vec<String> {
-    let lines = ended
-        .stdout
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let problems = lines
-        .filter(|event| event["event"] == "problem")
-        .map(|problem| {
-            let file = Path::new(problem["file"].as_str().unwrap_or_default());
-            let name = file
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let code = problem["code"].as_str().unwrap_or_default();
-            format!("{code} {name}:{}:{}", problem["line"], problem["column"])
-        });
-    problems.collect()
-}
 
 #[test]
 fn all_mistakes_of_a_playbook_are_told_together_and_nothing_is_done() -> Outcome {

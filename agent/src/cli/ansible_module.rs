@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Global, Output, PlaybookArgs};
 use super::confirm::Terminal;
 use super::exit::Failure;
+use super::extra_vars::ExtraVars;
 use super::{locate, run};
 use crate::engine::{Host, RunEnd};
 use crate::event::{Event, Stats, Status};
@@ -115,7 +116,7 @@ fn ran(arguments: Arguments, check: bool, diff: bool) -> Value {
     let more = locate::More {
         outside: Some(locate::Outside {
             host: Host::default(),
-            extra_vars: arguments.extra_vars,
+            extra_vars: ExtraVars::of(arguments.extra_vars),
             operator: "ansible".into(),
             vault: Vault::default(),
             drain: None,

@@ -79,6 +79,8 @@ pub(super) enum Command {
     Purge(PurgeArgs),
     /// Work on the state directory itself
     State(StateArgs),
+    /// List the variables that a playbook declares: what a site can set
+    Variables(VariablesArgs),
     /// Explain what tasks can do: all modules, or one with its arguments
     Modules(ModulesArgs),
     /// Print the JSON Schema of playbooks, for editors that complete and check YAML
@@ -291,6 +293,12 @@ pub(super) struct PurgeArgs {
     pub yes: bool,
     #[command(flatten)]
     pub hosts: HostsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VariablesArgs {
+    /// The playbook
+    pub playbook: PathBuf,
 }
 
 #[derive(Debug, Args)]

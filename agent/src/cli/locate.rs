@@ -8,12 +8,14 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Global, PlaybookArgs};
 use super::confirm::Terminal;
 use super::exit::Failure;
+use super::extra_vars::ExtraVars;
 use super::vault::vault;
-use super::{extra_vars, prompts};
+use super::{extra_vars, prompts, screen};
 use crate::engine::{Engine, Host, Operator, RunOptions};
 use crate::modules::kubernetes::ClusterEnvironment;
 use crate::playbook::load::LoadOptions;
 use crate::playbook::validate::{Checked, KnownNames, check};
+use crate::report::diagnostic;
 use crate::state::{Lock, StateDir, StateError};
 use crate::vault::Vault;
 
@@ -41,18 +43,19 @@ pub(super) fn playbook(
     let vault = vault(global)?;
     let extra = extra_vars::read(&args.extra_vars, &vault)?;
     let checked = playbook_with(args, &extra, &KnownNames::default(), &vault)?;
-    Ok((checked, extra, vault))
+    Ok((checked, extra.values, vault))
 }
 
 /// As [`playbook`], with extra variables that were read, and names that are defined elsewhere.
 pub(super) fn playbook_with(
     args: &PlaybookArgs,
-    extra: &Map<String, Value>,
+    extra: &ExtraVars,
     known: &KnownNames,
     vault: &Vault,
 ) -> Result<Checked, Failure> {
     let options = LoadOptions {
-        extra_vars: extra.clone(),
+        extra_vars: extra.values.clone(),
+        extra_places: extra.places.clone(),
         vault: vault.clone(),
         ..LoadOptions::default()
     };
@@ -63,7 +66,7 @@ pub(super) fn playbook_with(
 #[derive(Debug)]
 pub(super) struct Outside {
     pub host: Host,
-    pub extra_vars: Map<String, Value>,
+    pub extra_vars: ExtraVars,
     /// Who ordered it, and from where.
     pub operator: String,
     /// Passwords for what is encrypted, and what was revealed.
@@ -139,9 +142,18 @@ pub(super) fn engine(
         ..KnownNames::default()
     };
     let checked = playbook_with(args, &outside.extra_vars, &known, &vault)?;
+    if more.asks {
+        let style = screen::stderr_style();
+        let unused = checked.warnings.iter();
+        let unused: Vec<_> = unused
+            .filter(|warning| warning.code == "playbook::unused_variable")
+            .cloned()
+            .collect();
+        eprint!("{}", diagnostic::problems(&unused, style, screen::width()));
+    }
     let plays = &checked.playbook.plays;
     let prompted = match more.asks {
-        true => prompts::answers(plays, &outside.extra_vars)?,
+        true => prompts::answers(plays, &outside.extra_vars.values)?,
         false => prompts::defaults(plays),
     };
     let mut operator = operator();
@@ -149,7 +161,8 @@ pub(super) fn engine(
         operator.user = format!("{} (for {})", operator.user, outside.operator);
     }
     let options = RunOptions {
-        extra_vars: outside.extra_vars,
+        extra_vars: outside.extra_vars.values,
+        extra_places: outside.extra_vars.places,
         host: outside.host,
         check: more.check,
         diff: more.diff,

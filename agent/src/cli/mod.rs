@@ -22,6 +22,7 @@ mod screen;
 mod show;
 mod state;
 mod status;
+mod variables;
 mod vault;
 
 use std::process::ExitCode;
@@ -69,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Rollback(args) => rollback::rollback(&cli.global, args),
         Command::Purge(args) => purge::purge(&cli.global, args),
         Command::State(args) => state::state(&cli.global, args),
+        Command::Variables(args) => variables::variables(&cli.global, args),
         Command::Modules(args) => reference::modules(&cli.global, args),
         Command::Schema => reference::schema(),
         Command::Completions(args) => reference::completions(args.shell),

@@ -12,6 +12,7 @@ use super::args::{
     Global, HostsArgs, Output, PlaybookArgs, PurgeArgs, ResolveArgs, RollbackArgs, RunArgs,
 };
 use super::exit::Failure;
+use super::extra_vars::ExtraVars;
 use super::{Done, locate, purge, resolve, rollback, run};
 use crate::engine;
 use crate::playbook::{self, model::NodeKind};
@@ -293,7 +294,7 @@ fn ordered(global: &Global, base: &Base, job: &Job, order: &Order) -> Result<u8,
     }
     let outside = locate::Outside {
         host: host_of(&order.host)?,
-        extra_vars: order.extra_vars.clone(),
+        extra_vars: ExtraVars::of(order.extra_vars.clone()),
         operator: order.operator.clone(),
         vault,
         drain: Some(job.drain()),

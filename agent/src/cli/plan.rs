@@ -29,6 +29,7 @@ pub(super) fn plan(global: &Global, args: &PlaybookArgs) -> Done {
     if let Some(why) = engine.would_refuse(&contents) {
         eprintln!("warning: {why}");
     }
+    engine.require_declared()?;
     let history = History::of(&contents.records);
     let plan = engine.plan(&history)?;
     match global.output {

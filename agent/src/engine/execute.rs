@@ -209,6 +209,9 @@ impl<'p> Session<'p> {
             }
         };
         let needs_change = self.needs_change(place, work, ctx, started).await;
+        if place.task.module.kind != Kind::ReadOnly {
+            self.hold_settled(place.frame.play)?;
+        }
         self.record(Body::TaskStarted {
             task: place.identity.clone(),
             attempt: attempt.clone(),

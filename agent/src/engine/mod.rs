@@ -4,6 +4,7 @@
 
 mod arguments;
 pub mod decide;
+mod declared;
 mod effort;
 mod execute;
 mod facts;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::modules::context::Confirm;
 use crate::modules::kubernetes::ClusterEnvironment;
 use crate::playbook::model::Vars;
+use crate::source::Location;
 use crate::vault::Vault;
 
 /// Who runs, and from where: written into the journal.
@@ -71,6 +72,8 @@ impl Default for Host {
 pub struct RunOptions {
     /// `-e`.
     pub extra_vars: Map<String, Value>,
+    /// Where they stand, as far as that is known.
+    pub extra_places: BTreeMap<String, Location>,
     /// The host that it is for.
     pub host: Host,
     /// `--check`: predict, change nothing, write no journal.

@@ -5,16 +5,20 @@ use std::collections::HashSet;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::decide::{Decision, Orphan, Reason};
+use super::decide::{Decision, Orphan, Question, Reason};
 use super::frame::Frame;
 use super::rounds::{item_result, loop_result};
 use super::run::{Engine, RunError};
-use super::unit::{Item as LoopItem, Look, Place};
+use super::unit::{Item as LoopItem, Look, Place, Ready};
 use crate::modules::Kind;
+use crate::playbook::mentions;
 use crate::playbook::model::{Block, Item, Task};
 use crate::playbook::template::Scope;
 use crate::source::Problem;
 use crate::state::{Finished, History, TaskHistory, TaskStatus};
+
+/// Lines of [`Engine::ask_about_changed`] that stand behind what differs.
+const ANSWERS: usize = 4;
 
 /// What would be done with a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -115,17 +119,27 @@ impl Engine {
     /// # Errors
     /// When an argument or condition is wrong and no unknown result can be the reason.
     pub fn plan(&self, history: &History) -> Result<Plan, RunError> {
+        let changed = self.changed_settled(history);
+        if !changed.is_empty() {
+            // What a run would do with other values is no answer to anything.
+            return Ok(Plan {
+                entries: changed,
+                orphans: Vec::new(),
+            });
+        }
         let mut planner = Planner {
             engine: self,
             history,
             orphans: orphans(self, history),
             root: self.root_scope(),
             unknown: false,
+            unheld: Vec::new(),
             adopted: HashSet::new(),
             plan: Plan::default(),
         };
         for play in &self.playbook.plays {
             let frame = Frame::of_play(play, self.play_scope(&planner.root, play));
+            planner.unheld = self.unheld(history, play, &frame);
             planner
                 .items(&play.items, &frame)
                 .and_then(|()| planner.handlers(play, &frame))
@@ -149,6 +163,8 @@ struct Planner<'e> {
     root: Scope,
     /// Whether a task before this one will run: its result may explain whatever is undefined.
     unknown: bool,
+    /// Settled variables of the play that it has worked with and that no record holds.
+    unheld: Vec<&'e str>,
     adopted: HashSet<String>,
     plan: Plan,
 }
@@ -257,6 +273,11 @@ impl<'e> Planner<'e> {
             }
             Look::Ready(ready) => ready,
         };
+        if let Some((why, details)) = self.unsettled(place, &ready) {
+            self.add(place, PlanAction::Decide, why, details);
+            self.unknown = true;
+            return Ok(None);
+        }
         let (action, why, details, result) = match &ready.decision {
             Decision::Done(finished) => (
                 PlanAction::Done,
@@ -296,6 +317,43 @@ impl<'e> Planner<'e> {
         }
         self.unknown |= result.is_none() || set_facts;
         Ok(result)
+    }
+
+    /// A journal of an older agent holds no settled variables: there a look that was done with other
+    /// arguments, or a branch that was left out and is taken now, says that one of them has changed.
+    fn unsettled(&self, place: &Place<'e>, ready: &Ready<'e>) -> Option<(String, Vec<String>)> {
+        if self.unheld.is_empty() {
+            return None;
+        }
+        let back = "put the variables back that were set when it began".to_owned();
+        match (&ready.decision, self.history.task(&place.identity)) {
+            (Decision::Run(Reason::Changed(finished)), _) => {
+                let question = Question::ChangedAfterDone(finished);
+                let (_, mut details) = self.engine.ask_about_changed(
+                    &place.identity,
+                    &question,
+                    (&ready.shown, &ready.fingerprint),
+                    &ready.module.advice(&self.engine.looking_context()),
+                );
+                // What differs; the answers after it are for tasks that must not run twice.
+                details.truncate(details.len().saturating_sub(ANSWERS));
+                details.push(back);
+                let why = format!(
+                    "done in run {}, and what the migration began with has changed since",
+                    finished.run
+                );
+                Some((why, details))
+            }
+            (Decision::Run(Reason::New), Some(TaskHistory::Skipped { condition }))
+                if self.unheld.iter().any(|name| mentions(condition, name)) =>
+            {
+                let why = format!(
+                    "left out when the migration began, as `{condition}` was false; it is true now"
+                );
+                Some((why, vec![back]))
+            }
+            _ => None,
+        }
     }
 
     fn later(&mut self, place: &Place<'e>, problem: Problem) -> Result<(), Problem> {

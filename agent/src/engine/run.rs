@@ -123,7 +123,7 @@ impl Engine {
             .parent()
             .map_or_else(PathBuf::new, Path::to_path_buf);
         let base_dir = std::path::absolute(&base_dir).unwrap_or(base_dir);
-        let engine = Self {
+        let mut engine = Self {
             identities: Identities::of(&playbook),
             state: StateDir::new(state, &name),
             templates: Templates::new(),
@@ -138,6 +138,7 @@ impl Engine {
         if !problems.is_empty() {
             return Err(RunError::Invalid(problems));
         }
+        engine.fit_declared().map_err(RunError::Invalid)?;
         engine
             .learn_secrets()
             .map_err(|problem| RunError::Invalid(vec![problem]))?;
@@ -170,6 +171,7 @@ impl Engine {
     /// When the state cannot be locked, read or written, or an argument turns out wrong in planning.
     #[tracing::instrument(name = "run", skip_all, fields(playbook = %self.name))]
     pub async fn run(&self, events: &EventSink) -> Result<RunEnd, RunError> {
+        self.require_declared()?;
         if self.options.check {
             return self.predict(events).await;
         }

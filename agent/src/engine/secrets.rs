@@ -31,7 +31,8 @@ impl Engine {
             for name in &play.secrets {
                 self.learn_extra(name, &scope)?;
                 let inventory = &self.options.host.vars;
-                let files = play.vars_files.iter();
+                let declared = play.declared.as_ref().map(|all| all.defaults());
+                let files = play.vars_files.iter().chain(&declared);
                 let vars = files.chain([&play.vars, inventory]).flatten();
                 for (_, _, node) in vars.filter(|(key, _, _)| key == name) {
                     self.redactor.add(&self.templates.render(node, &scope)?);

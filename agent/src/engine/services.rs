@@ -58,7 +58,9 @@ impl<'p> Session<'p> {
         let mut open: Vec<(String, String)> = Vec::new();
         for record in &contents.records {
             match &record.body {
-                Body::ServiceStarted { service, container, .. } => {
+                Body::ServiceStarted {
+                    service, container, ..
+                } => {
                     open.push((service.clone(), container.clone()));
                 }
                 Body::ServiceStopped { service, .. } => open.retain(|(name, _)| name != service),
@@ -125,6 +127,7 @@ impl<'p> Session<'p> {
             .name
             .clone()
             .unwrap_or_else(|| identity.container_name());
+        self.hold_settled(frame.play)?;
         self.record(Body::ServiceStarted {
             service: spec.name.clone(),
             container: name.clone(),

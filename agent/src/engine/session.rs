@@ -366,6 +366,12 @@ impl Engine {
             "ansible_play_name".to_owned(),
             Value::from(play.name.clone()),
         )]));
+        // A play that declares its variables has defaults that everything beats, and constants that nothing
+        // from outside reaches: there the inventory stands between the two, as in Ansible.
+        if let Some(declared) = &play.declared {
+            scope.push_vars(&declared.defaults());
+            scope.push_vars(&self.options.host.vars);
+        }
         scope.push_vars(&play.vars);
         let prompted = self.options.prompted.iter();
         let own = |name: &String| play.prompts.iter().any(|prompt| prompt.name == *name);
@@ -378,7 +384,9 @@ impl Engine {
         for vars in &play.vars_files {
             scope.push_vars(vars);
         }
-        scope.push_vars(&self.options.host.vars);
+        if play.declared.is_none() {
+            scope.push_vars(&self.options.host.vars);
+        }
         scope
     }
 }

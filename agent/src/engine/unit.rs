@@ -86,6 +86,7 @@ impl Engine {
         let hashed = self.redactor.value(&rendered);
         let files = arguments::input_files(module.as_ref(), &self.looking_context());
         let fingerprint = Fingerprint::new(place.task.module.name, &hashed, &files)
+            .without(place.task.module.name, &hashed, place.task.module.tuning)
             .with_services(self.services_run_on(place, scope)?);
         let decision = decide(
             place.task.module.kind,

@@ -213,6 +213,9 @@ pub trait TypedModule: Module + DeserializeOwned + JsonSchema + Sized + 'static 
     /// Argument that names a template file. The engine renders the file, with the module's arguments about
     /// syntax, and puts `{"path": …, "content": …}` in the path's place.
     const TEMPLATE_FILE: Option<&'static str> = None;
+    /// Arguments that say how patiently or with how much help it works, and not what comes out: other values
+    /// do not make done work undone.
+    const TUNING: &'static [&'static str] = &[];
     /// Its `file` or `dir` holds variables: the engine reads them as it reads a playbook, and hands them over
     /// as `found`, `{"files": […], "variables": {…}}`.
     const READS_VARIABLES: bool = false;
@@ -243,6 +246,8 @@ pub struct ModuleSpec {
     pub expressions: &'static [&'static str],
     /// See [`TypedModule::TEMPLATE_FILE`].
     pub template_file: Option<&'static str>,
+    /// See [`TypedModule::TUNING`].
+    pub tuning: &'static [&'static str],
     /// See [`TypedModule::READS_VARIABLES`].
     pub reads_variables: bool,
     /// JSON Schema of the arguments.
@@ -283,6 +288,7 @@ pub fn spec_of<T: TypedModule>() -> ModuleSpec {
         free_form: T::FREE_FORM,
         expressions: T::EXPRESSIONS,
         template_file: T::TEMPLATE_FILE,
+        tuning: T::TUNING,
         reads_variables: T::READS_VARIABLES,
         undo: T::undo,
         schema: || schemars::schema_for!(T),

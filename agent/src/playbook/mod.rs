@@ -5,6 +5,7 @@
 //! to a module's schema.
 
 pub mod arguments;
+pub mod declared;
 #[cfg(test)]
 mod fixtures;
 pub mod load;
@@ -17,5 +18,5 @@ mod yaml;
 
 pub use load::{Catalog, LoadOptions, load};
 pub use template::{Scope, Syntax, Templates, is_omitted};
-pub use validate::{Checked, Findings, KnownNames, check, validate};
+pub use validate::{Checked, Findings, KnownNames, check, mentions, validate};
 pub use yaml::{parse, parse_with};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
+use super::declared::Declarations;
 use crate::modules::ModuleSpec;
 use crate::source::{Location, SourceFile};
 
@@ -176,6 +177,8 @@ pub struct Play {
     pub hosts: Node,
     /// How it goes over several hosts.
     pub fleet: Fleet,
+    /// `argument_spec`: the variables that are set from outside.
+    pub declared: Option<Declarations>,
     /// `vars`.
     pub vars: Vars,
     /// Contents of `vars_files`, later files win.

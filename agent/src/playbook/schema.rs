@@ -8,6 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use super::arguments::schema_of;
+use super::declared::ValueType;
 use crate::modules::{ModuleSpec, registry};
 
 /// Where the definitions are.
@@ -73,6 +74,10 @@ pub fn playbook_schema() -> Value {
         },
         "definitions": definitions,
     })
+}
+
+fn value_types() -> Vec<&'static str> {
+    ValueType::NAMES.iter().map(|(name, _)| *name).collect()
 }
 
 fn module_key(module: &ModuleSpec) -> String {
@@ -211,6 +216,23 @@ fn keywords() -> Map<String, Value> {
         "text": {"type": ["string", "number", "boolean", "null"]},
         "fixed_text": {"type": ["string", "number", "boolean"], "not": {"type": "string", "pattern": TEMPLATE}},
         "variable": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+        "argument_spec": {
+            "type": "object",
+            "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+            "additionalProperties": {
+                "type": "object", "additionalProperties": false, "required": ["description"],
+                "properties": {
+                    "type": {"enum": value_types()},
+                    "elements": {"enum": value_types()},
+                    "choices": {"type": "array"},
+                    "default": {"description": "Its value where nobody sets it"},
+                    "required": described(reference("fixed_truth"), "It has to be set"),
+                    "description": {"type": "string", "description": "What it is for, in one line"},
+                    "no_log": described(reference("fixed_truth"), "Its value is written nowhere"),
+                    "settled": described(reference("fixed_truth"), "It may not change once the play has had an effect"),
+                },
+            },
+        },
         "truth": {"anyOf": [{"type": ["boolean", "null"]}, {"type": "string", "pattern": TRUTH}]},
         "fixed_truth": {"type": ["boolean", "null"]},
         "number": {"anyOf": [{"type": ["number", "null"]}, {"type": "string", "pattern": NUMBER}]},
@@ -321,6 +343,16 @@ fn play() -> Value {
                 },
             },
             "diff": described(reference("truth"), "Show how files change, line by line"),
+            "argument_spec": {
+                "description": "The variables that are set from outside, and the only ones; or files that declare them",
+                "anyOf": [
+                    {"$ref": "#/definitions/argument_spec"},
+                    {"type": "string"},
+                    {"type": "array", "items": {
+                        "anyOf": [{"$ref": "#/definitions/argument_spec"}, {"type": "string"}],
+                    }},
+                ],
+            },
             "vars_files": described(reference("texts"), "Files with variables, relative to the playbook"),
             "environment": described(reference("mapping"), "Environment of programs that tasks start"),
             "become": described(reference("truth"), "Asks for root"),

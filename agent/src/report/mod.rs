@@ -15,3 +15,4 @@ pub mod style;
 pub mod terminal;
 pub mod trace;
 pub mod units;
+pub mod variables;

@@ -21,24 +21,44 @@ pub struct Fingerprint {
     /// in records of tasks without services.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<String, Value>,
+    /// The hash over all arguments, where some of them are left out of `arguments`: journals that were begun
+    /// by older agents have it in its place.
+    #[serde(skip)]
+    pub whole: Option<String>,
 }
 
 impl Fingerprint {
     /// Hashes module, arguments (secrets already cut out) and input files.
     #[must_use]
     pub fn new(module: &str, arguments: &Value, files: &[PathBuf]) -> Self {
-        let mut text = String::from(module);
-        text.push('\n');
-        canonical(arguments, &mut text);
         let files = files
             .iter()
             .map(|path| (path.clone(), sha256_of_file(path).ok()))
             .collect();
         Self {
-            arguments: sha256_hex(text.as_bytes()),
+            arguments: hash_of(module, arguments),
             files,
             services: BTreeMap::new(),
+            whole: None,
         }
+    }
+
+    /// Leaves arguments out that have no part in what comes out.
+    #[must_use]
+    pub fn without(mut self, module: &str, arguments: &Value, left_out: &[&str]) -> Self {
+        let Value::Object(map) = arguments else {
+            return self;
+        };
+        if !left_out.iter().any(|name| map.contains_key(*name)) {
+            return self;
+        }
+        let rest = map
+            .iter()
+            .filter(|(name, _)| !left_out.contains(&name.as_str()));
+        let rest: serde_json::Map<_, _> = rest.map(|(name, v)| (name.clone(), v.clone())).collect();
+        let whole = std::mem::replace(&mut self.arguments, hash_of(module, &rest.into()));
+        self.whole = Some(whole);
+        self
     }
 
     /// Adds what the services around the task run on.
@@ -53,7 +73,7 @@ impl Fingerprint {
     /// service that the task had not known.
     #[must_use]
     pub fn covers(&self, now: &Self) -> bool {
-        self.arguments == now.arguments
+        (self.arguments == now.arguments || now.whole.as_ref() == Some(&self.arguments))
             && now
                 .files
                 .iter()
@@ -67,6 +87,13 @@ impl Fingerprint {
                 .iter()
                 .all(|(name, runs_on)| self.services.get(name).is_none_or(|old| old == runs_on))
     }
+}
+
+fn hash_of(module: &str, arguments: &Value) -> String {
+    let mut text = String::from(module);
+    text.push('\n');
+    canonical(arguments, &mut text);
+    sha256_hex(text.as_bytes())
 }
 
 /// Writes JSON with sorted keys and no spaces.
@@ -134,6 +161,22 @@ mod tests {
         assert_eq!(one, print("copy", json!({"b": {"d": 3, "c": 2}, "a": 1})));
         assert_ne!(one, print("copy", json!({"b": {"d": 3, "c": 2}, "a": 2})));
         assert_ne!(one, print("file", json!({"b": {"d": 3, "c": 2}, "a": 1})));
+    }
+
+    #[test]
+    fn an_argument_that_is_left_out_may_change_and_older_records_have_it_in_their_hash() {
+        let args = |connections| json!({"db": "pacs", "connections": connections});
+        let print = |n| Fingerprint::new("m", &args(n), &[]);
+        let now = |n| print(n).without("m", &args(n), &["connections"]);
+        assert!(now(2).covers(&now(3)));
+        assert!(print(2).covers(&now(2)), "an older record");
+        assert!(
+            !print(2).covers(&now(3)),
+            "an older record, of another value"
+        );
+        let other = json!({"db": "other", "connections": 2});
+        let other = Fingerprint::new("m", &other, &[]).without("m", &other, &["connections"]);
+        assert!(!now(2).covers(&other));
     }
 
     #[test]

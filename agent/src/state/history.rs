@@ -178,6 +178,9 @@ pub struct History {
     pub services: Vec<Service>,
     /// Operators' answers, oldest first.
     pub decisions: Vec<Decision>,
+    /// Play -> its settled variables, as they were before its first effect. Nothing is settled once
+    /// everything was taken back.
+    pub settled: BTreeMap<String, BTreeMap<String, Value>>,
 }
 
 impl History {
@@ -315,15 +318,31 @@ impl History {
                 for task in with.iter().chain([task]) {
                     self.undone(task, record, summary.as_ref());
                 }
+                let is_gone = |known: &TaskHistory| {
+                    matches!(
+                        known,
+                        TaskHistory::Undone { .. } | TaskHistory::Skipped { .. }
+                    )
+                };
+                if self.tasks.values().all(is_gone) {
+                    self.settled.clear();
+                }
             }
-            Body::ServiceStarted { service, container, .. } => {
+            Body::ServiceStarted {
+                service, container, ..
+            } => {
                 self.service(record, service, container, true);
             }
             Body::ServiceStopped { service, container } => {
                 self.service(record, service, container, false);
             }
+            Body::VariablesSettled { play, variables } => {
+                let known = self.settled.entry(play.clone()).or_default();
+                for (name, value) in variables {
+                    known.entry(name.clone()).or_insert_with(|| value.clone());
+                }
+            }
             Body::JournalCreated { .. }
-            | Body::VariablesSettled { .. }
             | Body::SiteMarked { .. }
             | Body::OutcomeUnknown { .. }
             | Body::StateAdopted { .. }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::super::args::{Global, HostsArgs, Output};
+use super::super::extra_vars::ExtraVars;
 use super::super::rollback::whole;
 use super::super::vault::vault;
 use super::super::{Done, run};
@@ -23,7 +24,13 @@ pub(super) fn every(
     hosts: &HostsArgs,
     ask: impl AsyncFn(&Fleet, &Wire, &Chosen) -> Result<(Value, String), RemoteError>,
 ) -> Done {
-    let chosen = choose(&whole(playbook, &[]), hosts, &Map::new(), &vault(global)?)?.hosts;
+    let chosen = choose(
+        &whole(playbook, &[]),
+        hosts,
+        &ExtraVars::default(),
+        &vault(global)?,
+    )?
+    .hosts;
     let fleet = fleet(playbook, hosts)?;
     let wires = Wires::new(hosts, &chosen)?;
     let widths = chosen.iter().map(|chosen| chosen.host.name.len());

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::super::args::{HostsArgs, PlaybookArgs};
 use super::super::exit::Failure;
+use super::super::extra_vars::ExtraVars;
 use super::super::locate;
 use super::batches::Batches;
 use crate::engine::root_asked_for;
@@ -53,11 +54,12 @@ pub(super) struct Choice {
 pub(super) fn choose(
     args: &PlaybookArgs,
     hosts: &HostsArgs,
-    extra: &Map<String, Value>,
+    extra: &ExtraVars,
     vault: &Vault,
 ) -> Result<Choice, Failure> {
     let inventory = Inventory::read(&hosts.inventory).map_err(Failure::Problems)?;
-    let checked = locate::playbook_with(args, extra, &known_names(&inventory, extra), vault)?;
+    let checked =
+        locate::playbook_with(args, extra, &known_names(&inventory, &extra.values), vault)?;
     let playbook = &checked.playbook.plays;
     let batches = Batches::of(playbook).map_err(Failure::Problems)?;
     let mut plays = plays_by_host(playbook, &inventory)?;

@@ -9,13 +9,14 @@ mod wires;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::args::{
     FleetArgs, Global, HostsArgs, PlaybookArgs, PurgeArgs, ResolveArgs, RollbackArgs, RunArgs,
     StatusArgs, StopArgs,
 };
 use super::exit::{self, Failure};
+use super::extra_vars::ExtraVars;
 use super::rollback::whole;
 use super::vault::vault;
 use super::{Done, extra_vars, locate};
@@ -114,7 +115,7 @@ fn order(global: &Global, playbook: &PlaybookArgs, hosts: &HostsArgs, told: &Tol
             playbook: bundle.playbook.clone(),
             deed: told.deed.clone(),
             host: chosen.host.clone(),
-            extra_vars: extra.clone(),
+            extra_vars: extra.values.clone(),
             tags: playbook.tags.clone(),
             skip_tags: playbook.skip_tags.clone(),
             check: told.check,
@@ -143,7 +144,12 @@ pub(super) fn attach(global: &Global, args: &FleetArgs) -> Done {
     let choice = Choice {
         // Whatever the plays say: the runs have begun.
         batches: Batches::default(),
-        ..choose(&whole(playbook, &[]), hosts, &Map::new(), &vault(global)?)?
+        ..choose(
+            &whole(playbook, &[]),
+            hosts,
+            &ExtraVars::default(),
+            &vault(global)?,
+        )?
     };
     let fleet = fleet(playbook, hosts)?;
     follow::every(global, playbook, hosts, &choice, fleet, |_| None)

@@ -80,6 +80,7 @@ impl TypedModule for K8sInfo {
     const NAME: &'static str = "k8s_info";
     const ALIASES: &'static [&'static str] = &["kubernetes.core.k8s_info"];
     const KIND: Kind = Kind::ReadOnly;
+    const TUNING: &'static [&'static str] = &["wait_timeout", "wait_sleep"];
     const SUMMARY: &'static str = "Returns objects of a Kubernetes cluster, and waits for them.";
     const EXAMPLE: &'static str = r#"- name: The LDAP pod is ready
   k8s_info:

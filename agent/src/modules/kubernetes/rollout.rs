@@ -78,6 +78,7 @@ impl TypedModule for K8sRollout {
     const NAME: &'static str = "k8s_rollout";
     const ALIASES: &'static [&'static str] = &["kaapana.agent.k8s_rollout"];
     const KIND: Kind = Kind::OneWay;
+    const TUNING: &'static [&'static str] = &["wait_timeout", "wait_sleep"];
     const SUMMARY: &'static str = "Restarts pods, and waits until their replacements are ready.";
     const EXAMPLE: &'static str = r#"- name: Restart the archive
   k8s_rollout:

@@ -66,6 +66,7 @@ impl TypedModule for PostgresqlInitdb {
     const NAME: &'static str = "postgresql_initdb";
     const ALIASES: &'static [&'static str] = &["kaapana.agent.postgresql_initdb"];
     const KIND: Kind = Kind::OneWay;
+    const TUNING: &'static [&'static str] = &["timeout"];
     const SUMMARY: &'static str =
         "Makes a server's data directory with an empty database, whole or not at all.";
     const EXAMPLE: &'static str = r#"- name: Make the data directory of the 0.3 database

@@ -82,6 +82,7 @@ impl TypedModule for PostgresqlRestore {
     const NAME: &'static str = "postgresql_restore";
     const ALIASES: &'static [&'static str] = &["kaapana.agent.postgresql_restore"];
     const KIND: Kind = Kind::OneWay;
+    const TUNING: &'static [&'static str] = &["connections"];
     const SUMMARY: &'static str =
         "Restores a plain dump into an empty or new database, whole or not at all.";
     const EXAMPLE: &'static str = r#"- name: Restore into the work server

@@ -56,6 +56,7 @@ impl TypedModule for PostgresqlSnapshot {
     const NAME: &'static str = "postgresql_snapshot";
     const ALIASES: &'static [&'static str] = &["kaapana.agent.postgresql_snapshot"];
     const KIND: Kind = Kind::ReadOnly;
+    const TUNING: &'static [&'static str] = &["connections"];
     const SUMMARY: &'static str =
         "Takes row counts and content checksums of every table in one moment.";
     const EXAMPLE: &'static str = r#"- name: Count and fingerprint every table

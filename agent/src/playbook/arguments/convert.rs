@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value};
 
-pub(super) fn boolean(value: &Value) -> Option<bool> {
+pub(in crate::playbook) fn boolean(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(value) => Some(*value),
         Value::Number(number) => match number.as_f64() {
@@ -19,7 +19,7 @@ pub(super) fn boolean(value: &Value) -> Option<bool> {
     }
 }
 
-pub(super) fn integer(value: &Value) -> Option<Number> {
+pub(in crate::playbook) fn integer(value: &Value) -> Option<Number> {
     match value {
         Value::Number(number) if !number.is_f64() => Some(number.clone()),
         Value::Number(number) => number
@@ -43,7 +43,7 @@ pub(super) fn integer(value: &Value) -> Option<Number> {
     }
 }
 
-pub(super) fn number(value: &Value) -> Option<Number> {
+pub(in crate::playbook) fn number(value: &Value) -> Option<Number> {
     match value {
         Value::Number(number) => Some(number.clone()),
         Value::String(text) => integer(value).or_else(|| {
@@ -54,7 +54,7 @@ pub(super) fn number(value: &Value) -> Option<Number> {
     }
 }
 
-pub(super) fn text(value: &Value) -> Option<String> {
+pub(in crate::playbook) fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),

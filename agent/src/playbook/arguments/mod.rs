@@ -1,7 +1,7 @@
 //! Fits arguments to a module's JSON Schema, as generous as Ansible: `"yes"` is a boolean where one is
 //! wanted, a number is a text, `a,b` is a list of texts.
 
-mod convert;
+pub(in crate::playbook) mod convert;
 #[cfg(test)]
 mod promises;
 

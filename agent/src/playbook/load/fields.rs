@@ -248,7 +248,7 @@ pub(super) fn vars_of(node: &Node, what: &str, problems: &mut Vec<Problem>) -> V
     }
 }
 
-fn bad_name(name: &str, at: &Location) -> Option<Problem> {
+pub(super) fn bad_name(name: &str, at: &Location) -> Option<Problem> {
     let mut characters = name.chars();
     let begins_well = characters
         .next()

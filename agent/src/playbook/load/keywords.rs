@@ -4,6 +4,7 @@
 pub(super) const PLAY: &[&str] = &[
     "name",
     "hosts",
+    "argument_spec",
     "vars",
     "vars_files",
     "environment",

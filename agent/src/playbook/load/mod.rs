@@ -4,6 +4,7 @@
 //! be judged only with the modules' schemas or the names of variables is left to
 //! [`validate`](mod@super::validate).
 
+mod declared;
 mod fields;
 mod fleet;
 mod include;
@@ -17,7 +18,7 @@ mod task;
 pub(in crate::playbook) use self::keywords::WITHOUT_EFFECT;
 pub(in crate::playbook) use self::task::LOOPS;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -69,6 +70,8 @@ pub struct LoadOptions {
     pub catalog: Catalog,
     /// Extra variables (`-e`), for templates in the paths of `vars_files`.
     pub extra_vars: Map<String, Value>,
+    /// Where they stand, as far as that is known.
+    pub extra_places: BTreeMap<String, Location>,
     /// Passwords for what is encrypted.
     pub vault: Vault,
 }

@@ -6,6 +6,7 @@ use super::Loader;
 use super::fields::{Fields, vars_of, wrong_type};
 use super::keywords;
 use super::task::Inherited;
+use crate::playbook::declared::Declarations;
 use crate::playbook::model::{Item, Node, NodeKind, Play, Prompt, Task, Vars};
 use crate::playbook::template::{Scope, is_template};
 use crate::source::{Location, Problem};
@@ -79,11 +80,18 @@ impl Loader<'_> {
         }
         let name = fields.text("name");
         let hosts = fields.node("hosts");
+        let spec = fields.take("argument_spec");
+        let declared = self.declarations(spec, file);
         let vars = fields.vars("vars");
         let files = fields.nodes("vars_files");
         let environment = fields.mapping("environment");
         let r#become = fields.node("become");
-        let secrets = fields.texts("secrets");
+        let mut secrets = fields.texts("secrets");
+        for variable in declared.iter().flat_map(|all| &all.variables) {
+            if variable.no_log && !secrets.contains(&variable.name) {
+                secrets.push(variable.name.clone());
+            }
+        }
         let tags = fields.texts("tags");
         let no_log = fields.boolean("no_log").unwrap_or(false);
         let diff = fields.node("diff");
@@ -121,7 +129,7 @@ impl Loader<'_> {
                 at: node.at.clone(),
             }
         });
-        let vars_files = self.vars_files(&files, &vars, file);
+        let vars_files = self.vars_files(&files, declared.as_ref(), &vars, file);
         let inherited = Inherited {
             tags: tags.clone(),
             no_log,
@@ -150,6 +158,7 @@ impl Loader<'_> {
             at: node.at.clone(),
             hosts,
             fleet,
+            declared,
             vars,
             vars_files,
             environment,
@@ -310,8 +319,17 @@ impl Loader<'_> {
     }
 
     /// Reads `vars_files`. A path may hold a template over the play's own and extra variables.
-    fn vars_files(&mut self, files: &[Node], vars: &Vars, from: &Path) -> Vec<Vars> {
+    fn vars_files(
+        &mut self,
+        files: &[Node],
+        declared: Option<&Declarations>,
+        vars: &Vars,
+        from: &Path,
+    ) -> Vec<Vars> {
         let mut scope = Scope::new();
+        if let Some(declared) = declared {
+            scope.push_vars(&declared.defaults());
+        }
         scope.push_vars(vars);
         scope.push_extra(&self.options.extra_vars);
         let mut contents = Vec::new();

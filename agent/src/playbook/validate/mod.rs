@@ -2,6 +2,7 @@
 //! schemas, templates, names that nothing defines, identities, handlers.
 
 mod arguments;
+mod declared;
 mod names;
 mod places;
 
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+pub use self::declared::mentions;
 use self::names::Names;
 use super::load::{LoadOptions, load_what_can_be};
 use super::model::{Block, Item, Loop, Node, NodeKind, PROBE, Play, Playbook, Task};
@@ -24,6 +26,8 @@ pub struct KnownNames {
     pub names: BTreeSet<String>,
     /// Values of extra variables, which may hold templates.
     pub extra: Vec<Node>,
+    /// Extra variables, each where it stands.
+    pub given: Vec<(String, Location)>,
     /// Whether more names may be defined than these (an inventory that is read later): undefined
     /// names are not reported then.
     pub open: bool,
@@ -77,6 +81,12 @@ pub fn check(
         .iter()
         .map(|(name, value)| Node::of_extra(name, value));
     known.extra.extend(nodes);
+    let given = extra.iter().map(|(name, value)| {
+        let place = options.extra_places.get(name).cloned();
+        let place = place.unwrap_or_else(|| Node::of_extra(name, value).at);
+        (name.clone(), place)
+    });
+    known.given.extend(given);
     known.names.extend(loaded.defined_elsewhere);
     known.open |= loaded.names_incomplete;
     known.unread_tasks.extend(loaded.unread_tasks);
@@ -124,6 +134,7 @@ pub fn validate(playbook: &Playbook, known: &KnownNames) -> Findings {
     for play in &playbook.plays {
         validator.play(play, extra);
     }
+    validator.given(playbook, known);
     validator.findings
 }
 
@@ -156,6 +167,13 @@ impl Validator {
         self.names.enter(play);
         // Play variables are rendered where they are used, so every name of the play may be meant.
         self.local = self.names.anywhere(play);
+        self.declarations(play);
+        let defaults = play.declared.iter().map(|all| all.defaults());
+        for vars in defaults.collect::<Vec<_>>().iter() {
+            for (_, _, node) in vars {
+                self.templates_in(node, true);
+            }
+        }
         for vars in std::iter::once(&play.vars).chain(&play.vars_files) {
             for (_, _, node) in vars {
                 self.templates_in(node, true);

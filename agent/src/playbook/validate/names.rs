@@ -76,6 +76,8 @@ impl Names {
                 .chain(&play.vars_files)
                 .flatten()
                 .map(|(name, _, _)| name.clone());
+            let declared = play.declared.iter().flat_map(|all| all.defaults());
+            let own = own.chain(declared.map(|(name, _, _)| name));
             names.plays.entry(key(play)).or_default().extend(own);
             each_task(&play.items, &mut |task| names.defined_by(task));
             for handler in &play.handlers {

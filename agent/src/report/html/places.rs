@@ -166,7 +166,9 @@ pub(super) fn services(records: &[Record], running: bool) -> Vec<ServiceRow> {
     let mut rows: Vec<(ServiceRow, bool)> = Vec::new();
     for record in records {
         match &record.body {
-            Body::ServiceStarted { service, container, .. } => rows.push((
+            Body::ServiceStarted {
+                service, container, ..
+            } => rows.push((
                 ServiceRow {
                     name: service.clone(),
                     container: container.clone(),
