@@ -31,8 +31,10 @@ pub fn workspace() -> &'static Path {
 /// Names a binary that was built elsewhere.
 const NAMED: &str = "KAAPANA_LAB_AGENT";
 static BUILT: OnceLock<PathBuf> = OnceLock::new();
+static PLAYBOOKS: OnceLock<PathBuf> = OnceLock::new();
 
-/// Builds the agent and keeps a copy for this process, which a later build does not replace.
+/// Builds the agent and keeps a copy of it and of its playbooks for this process, which nobody changes in the
+/// middle of a long run.
 ///
 /// # Errors
 /// It does not build, or cannot be copied.
@@ -42,6 +44,11 @@ pub fn keep_binary() -> Result<PathBuf, LabError> {
     fs::create_dir(&dir).map_err(io_error("create", &dir))?;
     let copy = dir.join("kaapana-agent");
     fs::copy(&built, &copy).map_err(io_error("copy", &built))?;
+    let playbooks = dir.join("playbooks");
+    let mut cp = Command::new("cp");
+    cp.arg("-r").arg(playbooks_folder()).arg(&playbooks);
+    tool::run(&mut cp, "copy the playbooks")?;
+    PLAYBOOKS.get_or_init(|| playbooks);
     Ok(BUILT.get_or_init(|| copy).clone())
 }
 
@@ -67,19 +74,19 @@ fn build_workspace() -> Result<PathBuf, LabError> {
     build(&["--workspace"], |_| ())
 }
 
-/// The playbook that migrates a site; `KAAPANA_LAB_PLAYBOOKS` names another folder, for a binary that was
-/// built elsewhere.
+/// The playbook that migrates a site.
 #[must_use]
 pub fn shipped_playbook() -> PathBuf {
-    let folder = std::env::var_os("KAAPANA_LAB_PLAYBOOKS")
-        .map_or_else(|| workspace().join("playbooks"), PathBuf::from);
-    folder.join(format!("{PLAYBOOK}.yaml"))
+    playbooks_folder().join(format!("{PLAYBOOK}.yaml"))
 }
 
-/// Tells whether a file of `playbooks/` holds plays or tasks, not variables or their declarations.
-#[must_use]
-pub fn holds_tasks(name: &str) -> bool {
-    name.ends_with(".yaml") && !name.ends_with(".vars.yaml") && !name.ends_with(".spec.yaml")
+/// Those that this process has kept, those that `KAAPANA_LAB_PLAYBOOKS` names, for a binary that was built
+/// elsewhere, or the workspace's.
+fn playbooks_folder() -> PathBuf {
+    let kept = PLAYBOOKS.get().cloned();
+    let named = || std::env::var_os("KAAPANA_LAB_PLAYBOOKS").map(PathBuf::from);
+    kept.or_else(named)
+        .unwrap_or_else(|| workspace().join("playbooks"))
 }
 
 /// Has cargo build the agent; `more` says which one, and `adjust` changes the command.

@@ -111,7 +111,10 @@ fn run(arguments: &Arguments, wanted: Vec<Change>) -> ExitCode {
         });
     let mut wanted = wanted;
     // Those that can share a site one after the other.
-    wanted.sort_by_key(|change| (change.way, change.moment.word(), change.number));
+    wanted.sort_by_key(|change| {
+        let may_run = !change.variable.settled && !change.other.is_wrong();
+        (change.way, change.moment.word(), may_run, change.number)
+    });
     let cases = wanted
         .into_iter()
         .map(|change| case_of(change, arguments.seed, &more))

@@ -80,7 +80,9 @@ pub(super) struct Deed {
     made: Vec<Made>,
     wrong: Vec<String>,
     entries: BTreeMap<PathBuf, Entry>,
-    /// Tasks were begun, containers made, or something of the site changed.
+    /// Containers were made, or something of the site changed.
+    pub changed: bool,
+    /// Tasks were begun, or that.
     pub touched: bool,
 }
 
@@ -114,8 +116,10 @@ impl<'s> Trial<'s> {
             let event = record["event"].as_str().unwrap_or_default();
             event.starts_with("task_") || event.starts_with("service_")
         });
+        let changed = !made.is_empty() || after != self.entries;
         let mut deed = Deed {
-            touched: begun || !made.is_empty() || after != self.entries,
+            touched: begun || changed,
+            changed,
             ended,
             made,
             wrong,
@@ -177,7 +181,7 @@ pub(super) fn must_be_right(
         if let Err(error) = nothing_is_left(migration, change) {
             deed.wrong.push(error.to_string());
         }
-        if deed.touched {
+        if deed.changed || moment != Moment::AfterTheEnd {
             let kept = place_of(stand, &deed.entries)?;
             if let Err(error) = migration.must_have_ended_right_with(&kept) {
                 deed.wrong.push(error.to_string());
@@ -201,7 +205,11 @@ pub(super) fn must_be_right(
             last_lines(&[&deed.ended.stdout, &deed.ended.stderr])
         )
     })?;
-    let what = if deed.touched { "ran" } else { "nothing done" };
+    let what = match (deed.changed, deed.touched) {
+        (true, _) => "ran",
+        (_, true) => "looked",
+        _ => "nothing done",
+    };
     Ok(format!("exit {}, {what}", code.unwrap_or(-1)))
 }
 
