@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::agent::{PLAYBOOK, workspace};
 use crate::error::{LabError, io_error};
+use crate::images::docker;
 use crate::migration::{Migration, Running, must};
 use crate::site::Scale;
 use crate::way::Way;
@@ -117,6 +118,11 @@ impl Stand {
                 must(ended.code.is_none(), || {
                     format!("it was not killed: {:?}\n{}", ended.code, ended.stderr)
                 })?;
+                // A server that is still up writes into its directory, whatever the next run does.
+                for container in migration.agent.containers()? {
+                    docker(&["stop", "--time", "60", &container])?;
+                    docker(&["rm", "--force", "--volumes", &container])?;
+                }
             }
             Moment::AfterRollback => {
                 migration.finish()?;
