@@ -89,6 +89,12 @@ fn playbooks_folder() -> PathBuf {
         .unwrap_or_else(|| workspace().join("playbooks"))
 }
 
+/// Tells whether a file of `playbooks/` holds plays or tasks, not variables or their declarations.
+#[must_use]
+pub fn holds_tasks(name: &str) -> bool {
+    name.ends_with(".yaml") && !name.ends_with(".vars.yaml") && !name.ends_with(".spec.yaml")
+}
+
 /// Has cargo build the agent; `more` says which one, and `adjust` changes the command.
 ///
 /// # Errors

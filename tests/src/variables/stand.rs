@@ -52,7 +52,10 @@ pub struct Stand {
     key: (Way, Moment),
 }
 
-static FREE: Mutex<Option<HashMap<(Way, Moment), Vec<Stand>>>> = Mutex::new(None);
+/// Those that wait for a case.
+type Free = HashMap<(Way, Moment), Vec<Stand>>;
+
+static FREE: Mutex<Option<Free>> = Mutex::new(None);
 
 impl Stand {
     /// Takes a free one, or makes one.
