@@ -28,9 +28,13 @@ pub fn workspace() -> &'static Path {
         .unwrap_or(Path::new("."))
 }
 
+/// Names a binary that was built elsewhere.
+const NAMED: &str = "KAAPANA_LAB_AGENT";
 static BUILT: OnceLock<PathBuf> = OnceLock::new();
+static PLAYBOOKS: OnceLock<PathBuf> = OnceLock::new();
 
-/// Builds the agent and keeps a copy for this process, which a later build does not replace.
+/// Builds the agent and keeps a copy of it and of its playbooks for this process, which nobody changes in the
+/// middle of a long run.
 ///
 /// # Errors
 /// It does not build, or cannot be copied.
@@ -40,6 +44,11 @@ pub fn keep_binary() -> Result<PathBuf, LabError> {
     fs::create_dir(&dir).map_err(io_error("create", &dir))?;
     let copy = dir.join("kaapana-agent");
     fs::copy(&built, &copy).map_err(io_error("copy", &built))?;
+    let playbooks = dir.join("playbooks");
+    let mut cp = Command::new("cp");
+    cp.arg("-r").arg(playbooks_folder()).arg(&playbooks);
+    tool::run(&mut cp, "copy the playbooks")?;
+    PLAYBOOKS.get_or_init(|| playbooks);
     Ok(BUILT.get_or_init(|| copy).clone())
 }
 
@@ -56,15 +65,28 @@ pub fn binary() -> Result<PathBuf, LabError> {
     Ok(BUILT.get_or_init(|| path).clone())
 }
 
-/// The whole workspace, so that crates keep the features that they were built with already.
+/// The whole workspace, so that crates keep the features that they were built with already; nothing where
+/// `KAAPANA_LAB_AGENT` names a binary that is to be tried.
 fn build_workspace() -> Result<PathBuf, LabError> {
+    if let Some(path) = std::env::var_os(NAMED) {
+        return Ok(PathBuf::from(path));
+    }
     build(&["--workspace"], |_| ())
 }
 
 /// The playbook that migrates a site.
 #[must_use]
 pub fn shipped_playbook() -> PathBuf {
-    workspace().join(format!("playbooks/{PLAYBOOK}.yaml"))
+    playbooks_folder().join(format!("{PLAYBOOK}.yaml"))
+}
+
+/// Those that this process has kept, those that `KAAPANA_LAB_PLAYBOOKS` names, for a binary that was built
+/// elsewhere, or the workspace's.
+fn playbooks_folder() -> PathBuf {
+    let kept = PLAYBOOKS.get().cloned();
+    let named = || std::env::var_os("KAAPANA_LAB_PLAYBOOKS").map(PathBuf::from);
+    kept.or_else(named)
+        .unwrap_or_else(|| workspace().join("playbooks"))
 }
 
 /// Tells whether a file of `playbooks/` holds plays or tasks, not variables or their declarations.
@@ -78,9 +100,21 @@ pub fn holds_tasks(name: &str) -> bool {
 /// # Errors
 /// It does not build.
 pub(crate) fn build(more: &[&str], adjust: impl FnOnce(&mut Command)) -> Result<PathBuf, LabError> {
+    build_in(workspace(), more, adjust)
+}
+
+/// As [`build`], in another workspace than this one.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn build_in(
+    workspace: &Path,
+    more: &[&str],
+    adjust: impl FnOnce(&mut Command),
+) -> Result<PathBuf, LabError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.current_dir(workspace()).args(["build", "--bins"]);
+    build.current_dir(workspace).args(["build", "--bins"]);
     build.args(more);
     build.args(["--message-format", "json-render-diagnostics"]);
     adjust(&mut build);
@@ -145,6 +179,20 @@ impl Agent {
             playbook: shipped_playbook(),
             variables,
             state: site.root.join("state"),
+            docker_host: None,
+        })
+    }
+
+    /// The agent without a site, for what it says of its playbook.
+    ///
+    /// # Errors
+    /// It does not build.
+    pub fn bare() -> Result<Self, LabError> {
+        Ok(Self {
+            binary: binary()?,
+            playbook: shipped_playbook(),
+            variables: PathBuf::new(),
+            state: lab_subdir("sites")?.join("none"),
             docker_host: None,
         })
     }
@@ -257,17 +305,26 @@ impl Agent {
         docker_at(self.docker_host.as_deref(), arguments)
     }
 
+    /// The state's id, with which its containers are labelled.
+    ///
+    /// # Errors
+    /// The journal has none.
+    pub fn state_id(&self) -> Result<String, LabError> {
+        let journal = self.journal();
+        journal
+            .first()
+            .and_then(|record| record["state_id"].as_str())
+            .map(str::to_owned)
+            .ok_or_else(|| LabError::Unexpected("the journal has no state id".into()))
+    }
+
     /// Names of the containers, running or not, that this state's runs have left: each is labelled with
     /// the state's id.
     ///
     /// # Errors
     /// The journal has no id, or Docker does not answer.
     pub fn containers(&self) -> Result<Vec<String>, LabError> {
-        let journal = self.journal();
-        let id = journal
-            .first()
-            .and_then(|record| record["state_id"].as_str())
-            .ok_or_else(|| LabError::Unexpected("the journal has no state id".into()))?;
+        let id = self.state_id()?;
         let filter = format!("label=io.kaapana.agent.state={id}");
         let names = self.docker(&["ps", "--all", "--format", "{{.Names}}", "--filter", &filter])?;
         Ok(names.lines().map(str::to_owned).collect())

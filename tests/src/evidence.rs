@@ -29,6 +29,8 @@ pub struct Evidence {
     pub tables: BTreeMap<String, TableChecksum>,
     /// The counter that script 5.28 raises by one each time it runs.
     pub counter: i64,
+    /// Its schemas but for the server's own: nothing of the agent's notes may stay.
+    pub schemas: String,
 }
 
 impl Evidence {
@@ -62,12 +64,17 @@ impl Evidence {
         let counter = counter.parse().map_err(|_| {
             LabError::Unexpected(format!("read the counter of id_sequence from `{counter}`"))
         })?;
+        let schemas = server.psql(
+            "select string_agg(nspname, ', ' order by nspname) from pg_namespace \
+             where nspname !~ '^pg_' and nspname <> 'information_schema'",
+        )?;
         server.stop()?;
         workplace::remove_any(&copy)?;
         Ok(Self {
             columns: own,
             tables,
             counter,
+            schemas,
         })
     }
 

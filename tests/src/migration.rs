@@ -3,7 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
+use std::thread::{scope, sleep};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -15,21 +17,28 @@ use crate::evidence::{Evidence, inodes, left_overs};
 use crate::images;
 use crate::site::{Scale, Site};
 use crate::tool;
+use crate::way::{DEPLOYED_BY, Deployment, Way};
 
 /// How long anything in a migration of scale M may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 /// More migrations side by side would only wait for each other's disk.
 const SIDE_BY_SIDE: usize = 2;
+/// How often somebody looks whether Kaapana is to be deployed.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A site that is being migrated.
 #[derive(Debug)]
 pub struct Migration {
+    /// The cluster in which a part of it is done. First, as its containers have the site mounted.
+    pub deployment: Option<Deployment>,
+    /// Which way it goes.
+    pub way: Way,
     /// The site.
     pub site: Site,
     /// The agent on it.
     pub agent: Agent,
     original: (u64, u64),
-    _turn: Turn,
+    turn: Option<Turn>,
 }
 
 impl Migration {
@@ -38,7 +47,23 @@ impl Migration {
     /// # Errors
     /// The site cannot be made, or the agent does not build.
     pub fn begin(scale: Scale) -> Result<Self, LabError> {
-        Self::begin_with(scale, |_| Ok(()))
+        Self::begin_on(Way::default(), scale)
+    }
+
+    /// As [`Migration::begin`], on another way.
+    ///
+    /// # Errors
+    /// As [`Migration::begin`], and an image or the cluster cannot be made.
+    pub fn begin_on(way: Way, scale: Scale) -> Result<Self, LabError> {
+        Self::make(way, || Site::temporary(scale))
+    }
+
+    /// As [`Migration::begin_on`], on a site in this directory, which stays.
+    ///
+    /// # Errors
+    /// As [`Migration::begin_on`].
+    pub fn begin_at(dir: &Path, way: Way, scale: Scale) -> Result<Self, LabError> {
+        Self::make(way, || Site::create(dir, scale))
     }
 
     /// As [`Migration::begin`], on a site that was changed in some way before it is looked at.
@@ -49,17 +74,41 @@ impl Migration {
         scale: Scale,
         change: impl FnOnce(&Site) -> Result<(), LabError>,
     ) -> Result<Self, LabError> {
+        Self::make(Way::default(), || {
+            let site = Site::temporary(scale)?;
+            change(&site)?;
+            Ok(site)
+        })
+    }
+
+    fn make(
+        way: Way,
+        make_site: impl FnOnce() -> Result<Site, LabError>,
+    ) -> Result<Self, LabError> {
         let turn = Turn::take();
-        let site = Site::temporary(scale)?;
-        change(&site)?;
+        let deployment = Deployment::of(way)?;
+        let site = make_site()?;
         let agent = Agent::on(&site)?;
+        agent.set(&way.variables(deployment.as_ref().map(|there| &there.cluster))?)?;
         let original = identity(&site.postgres_dir())?;
         Ok(Self {
+            deployment,
+            way,
             site,
             agent,
             original,
-            _turn: turn,
+            turn: Some(turn),
         })
+    }
+
+    /// Lets another migration go on: nothing is done with this one for a while.
+    pub fn leave_turn(&mut self) {
+        self.turn = None;
+    }
+
+    /// Waits until there is room for this one again.
+    pub fn take_turn(&mut self) {
+        self.turn.get_or_insert_with(Turn::take);
     }
 
     /// Where the 0.2 database is kept.
@@ -95,6 +144,35 @@ impl Migration {
     pub fn finish(&self) -> Result<(), LabError> {
         let ended = self.start()?.end()?;
         ended.must_have(0)
+    }
+
+    /// Works while somebody deploys Kaapana 0.3, as soon as the agent waits for it in this or an earlier
+    /// run.
+    ///
+    /// # Errors
+    /// Those of the work, or it cannot be deployed.
+    pub fn attended<T>(&self, work: impl FnOnce() -> Result<T, LabError>) -> Result<T, LabError> {
+        let Some(deployment) = &self.deployment else {
+            return work();
+        };
+        let is_over = AtomicBool::new(false);
+        scope(|scope| {
+            let person = scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    if self.has_started(DEPLOYED_BY) {
+                        return deployment.deploy_once(&self.site);
+                    }
+                    sleep(LOOK);
+                }
+                Ok(())
+            });
+            let done = work();
+            is_over.store(true, Ordering::SeqCst);
+            match person.join() {
+                Ok(deployed) => deployed.and(done),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
     }
 
     /// Tells whether the journal has begun a task.
@@ -181,12 +259,20 @@ impl Migration {
     /// # Errors
     /// Says what is wrong.
     pub fn must_have_ended_right(&self) -> Result<(), LabError> {
+        self.must_have_ended_right_with(&self.kept_dir())
+    }
+
+    /// As [`Migration::must_have_ended_right`], with the 0.2 database kept in this place.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn must_have_ended_right_with(&self, kept: &Path) -> Result<(), LabError> {
         self.must_leave_nothing()?;
-        let (site, kept) = (&self.site, self.kept_dir());
-        must(identity(&kept)? == self.original, || {
+        let site = &self.site;
+        must(identity(kept)? == self.original, || {
             "the kept database is another directory".into()
         })?;
-        let meta = fs::metadata(site.postgres_dir()).map_err(io_error("inspect", &kept))?;
+        let meta = fs::metadata(site.postgres_dir()).map_err(io_error("inspect", kept))?;
         let found = (meta.uid(), meta.mode() & 0o7777);
         must(found == (70, 0o700), || {
             format!("owner and mode of the new database are {found:?}")
@@ -198,7 +284,7 @@ impl Migration {
         }
 
         let before = original_content(site)?;
-        let old = Evidence::of(site, &site.images.old, &kept, None)?;
+        let old = Evidence::of(site, &site.images.old, kept, None)?;
         must(old == *before, || {
             format!("the kept database changed: {:?}", before.differences(&old))
         })?;
@@ -210,6 +296,12 @@ impl Migration {
         })?;
         must(new.tables.len() >= 35, || {
             format!("only {} tables are shared", new.tables.len())
+        })?;
+        must(new.schemas == before.schemas, || {
+            format!(
+                "the new database has the schemas {}, not {}",
+                new.schemas, before.schemas
+            )
         })?;
         must(new.counter == before.counter + 1, || {
             format!(

@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use lab::migration::Running;

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use lab::crash::{self, Blow, Case, Full, Moment, Table, Verdict};
-use lab::error::LabError;
 use lab::site::Scale;
+use lab::way::{LdapUpdate, Route, Way};
 
 /// No case of the sample begins later than this after the agent is built and an undisturbed migration is
 /// seen: with the longest one it stays below five minutes.
@@ -14,11 +14,26 @@ const BUDGET: Duration = Duration::from_secs(150);
 const LEAST: usize = 2;
 const SEED: u64 = 7;
 
+/// Kills on every way but the default, each at another place of its journal and in another phase.
+fn on_every_way() -> Vec<Case> {
+    let others = Way::ALL.into_iter().filter(|way| *way != Way::default());
+    let phases = ["before", "torn", "after", "written"];
+    let case = |(index, way): (usize, Way)| {
+        let index = index as u64;
+        let thousandths = (SEED * 131 + index * 389) % 1000;
+        let phase = phases[(SEED + index) as usize % phases.len()];
+        crash::kill_within(way, Scale::S, thousandths, phase)
+    };
+    others.enumerate().map(case).collect()
+}
+
 /// Those that find most come first, as a slow machine may not come to the last.
-fn sample() -> Result<Vec<Case>, LabError> {
-    let records = crash::point_count(Scale::S)?;
-    // One behind the other through the whole journal, in another phase each.
-    let at = |part: u64, phase| crash::kills_at_records(Scale::S, &[records * part / 8], &[phase]);
+fn sample() -> Vec<Case> {
+    let direct = Way {
+        route: Route::Direct,
+        ldap: LdapUpdate::Offline,
+    };
+    let random = |way, case| crash::random_kills(way, Scale::S, SEED, case, case + 1);
     let mut cases = vec![
         crash::full_disk(Full::State, "before:task_started:keep-old", 0),
         crash::server_fault(
@@ -27,19 +42,18 @@ fn sample() -> Result<Vec<Case>, LabError> {
             Moment::At("after:task_started:restore-work"),
             "pacs_work",
         ),
+        crash::kill_within(Way::default(), Scale::S, 625, "before"),
     ];
-    cases.extend(at(5, "before"));
-    cases.extend(crash::random_kills(Scale::S, SEED, 0, 2));
-    cases.extend(at(7, "torn"));
-    cases.extend(at(4, "after"));
+    cases.extend(on_every_way());
+    cases.extend(random(Way::default(), 0));
+    cases.extend(random(direct, 1));
     cases.push(crash::full_disk(
         Full::Backup,
         "after:task_started:dump-old",
         200 << 10,
     ));
-    cases.extend(at(6, "written"));
-    cases.extend(crash::random_kills(Scale::S, SEED, 2, 6));
-    Ok(cases)
+    cases.extend((2..6).flat_map(|case| random(Way::ALL[case as usize], case)));
+    cases
 }
 
 fn must_be_right(verdicts: &[Verdict]) {
@@ -52,14 +66,13 @@ fn must_be_right(verdicts: &[Verdict]) {
 }
 
 #[test]
-fn a_sample_of_kills_and_faults_comes_to_the_right_end() -> Result<(), LabError> {
-    let mut cases = sample()?;
+fn a_sample_of_kills_and_faults_comes_to_the_right_end() {
+    let mut cases = sample();
     let until = Instant::now() + BUDGET;
     let rest = cases.split_off(LEAST);
     let mut verdicts = crash::run_all(cases, 2, None);
     verdicts.extend(crash::run_all(rest, 2, Some(until)));
     must_be_right(&verdicts);
-    Ok(())
 }
 
 #[test]

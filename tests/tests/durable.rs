@@ -313,6 +313,10 @@ fn a_state_of_every_format_that_was_ever_written_is_read() -> Outcome {
     let mut read = 0;
     for sample in fs::read_dir(samples)? {
         let dir = sample?.path();
+        // Journals of whole migrations are another test's, older_journals.rs.
+        if !dir.join("try").is_dir() {
+            continue;
+        }
         let run = |words: &[&str]| -> Result<Ended, Box<dyn Error>> {
             let mut command = Command::new(agent::binary()?);
             command.args(words).arg("--state-dir").arg(&dir);

@@ -6,11 +6,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lab::crash::{self, Until, Verdict, Which};
+use lab::crash::{self, Until, Verdict};
 use lab::evidence::inodes;
 use lab::migration::{Migration, Running};
 use lab::server::{Server, ServerOptions};
 use lab::site::Scale;
+use lab::way::Way;
 use serde_json::json;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -169,17 +170,17 @@ const BUDGET: Duration = Duration::from_secs(120);
 
 #[test]
 fn every_route_and_every_way_of_the_ldap_part_goes_back_from_everywhere() -> Outcome {
-    let ends = Which::all()
+    let ends = Way::ALL
         .into_iter()
-        .flat_map(|which| crash::ways_back(which, &[Until::End]));
+        .flat_map(|way| crash::ways_back(way, &[Until::End]));
     must_be_right(&crash::run_all(ends.collect(), 2, None));
     let mut cases = Vec::new();
-    for (number, which) in (0..).zip(Which::all()) {
-        let records = crash::records_of(which)?;
+    for (number, way) in (0..).zip(Way::ALL) {
+        let records = crash::records_of(way)?;
         // Another eighth in each, so that together they are everywhere; the whole is `crash --back`.
         let record = (records * ((SEED + 3 * number) % 8 + 1) / 9).max(2);
         let phase = if number % 2 == 0 { "before" } else { "after" };
-        cases.extend(crash::ways_back(which, &[Until::Record(record, phase)]));
+        cases.extend(crash::ways_back(way, &[Until::Record(record, phase)]));
     }
     let until = Instant::now() + BUDGET;
     must_be_right(&crash::run_all(cases, 2, Some(until)));

@@ -1,12 +1,14 @@
 //! The harness that proves exactly once: kills, faults and power losses, and a table at the end.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use lab::agent;
-use lab::crash::{self, PHASES, Table, Until, Which};
+use lab::crash::{self, OlderAgent, PHASES, Table, Until};
 use lab::error::LabError;
 use lab::site::Scale;
+use lab::way::{LdapUpdate, Route, Way};
 
 /// Kills migrations at every record and at random, and judges their ends by that of an undisturbed one.
 #[derive(Parser)]
@@ -25,12 +27,25 @@ struct Arguments {
     /// Scale S. So many records of each, spread evenly, unless `--from` or `--to`.
     #[arg(long, value_name = "RECORDS", num_args = 0..=1, default_missing_value = "20")]
     back: Option<u64>,
-    /// Only this route, of `--back`.
-    #[arg(long, value_parser = crash::ROUTES)]
-    route: Option<String>,
-    /// Only this way of the LDAP part, of `--back`.
-    #[arg(long, value_parser = crash::LDAP_UPDATES)]
-    ldap: Option<String>,
+    /// Which route the database goes, with --records, --pods, --random, --older and --back. [default: guide]
+    #[arg(long, value_enum)]
+    route: Option<Route>,
+    /// How the LDAP part is done, with --records, --random, --older and --back. [default: confirm]
+    #[arg(long, value_enum)]
+    ldap: Option<LdapUpdate>,
+    /// So many cases in which an older agent begins and is killed, and the one of today goes on; over all
+    /// ways, unless --route or --ldap. Scale S. Needs --old-agent or --from-commit.
+    #[arg(long, value_name = "CASES")]
+    older: Option<u64>,
+    /// The older agent's binary, of a debug build.
+    #[arg(long, value_name = "PATH", requires = "old_playbooks")]
+    old_agent: Option<PathBuf>,
+    /// The folder of its playbooks.
+    #[arg(long, value_name = "DIR", requires = "old_agent")]
+    old_playbooks: Option<PathBuf>,
+    /// Takes the older agent out of this commit and builds it (minutes).
+    #[arg(long, value_name = "COMMIT", conflicts_with = "old_agent")]
+    from_commit: Option<String>,
     /// So many cases of one to four kills at random moments; every fifth at scale M, unless `--scale`.
     #[arg(long, value_name = "CASES")]
     random: Option<u64>,
@@ -52,7 +67,7 @@ struct Arguments {
     /// Seed of what is random.
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// The random case to begin with, of `--random` and `--hosts`.
+    /// The random case to begin with, of `--random`, `--hosts` and `--older`.
     #[arg(long, default_value_t = 0)]
     case: u64,
     /// The record to begin with.
@@ -61,6 +76,9 @@ struct Arguments {
     /// The record to end with.
     #[arg(long)]
     to: Option<u64>,
+    /// With --records: only the record that stands so many thousandths into the journal.
+    #[arg(long, value_name = "THOUSANDTHS")]
+    within: Option<u64>,
     /// Moments of an append: before, torn, written, after. [default: before and after]
     #[arg(long, value_parser = PHASES)]
     phase: Vec<String>,
@@ -84,7 +102,7 @@ fn main() -> ExitCode {
     match cases(&arguments) {
         Ok(cases) if cases.is_empty() => {
             eprintln!(
-                "crash: nothing to run: --all, --records, --pods, --back, --random N, --faults, --hosts N, --over-ssh, --power-loss (see --help)"
+                "crash: nothing to run: --all, --records, --pods, --back, --random N, --older N, --faults, --hosts N, --over-ssh, --power-loss (see --help)"
             );
             ExitCode::FAILURE
         }
@@ -118,16 +136,30 @@ fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
     agent::keep_binary()?;
     let scale = arguments.scale.unwrap_or(Scale::S);
     let mut cases = Vec::new();
-    if arguments.records || arguments.all {
-        let last = crash::point_count(scale)?;
-        println!("an undisturbed migration has {last} records");
-        let to = arguments.to.unwrap_or(last).min(last);
-        let records: Vec<u64> = (arguments.from..=to).collect();
-        cases.extend(crash::kills_at_records(scale, &records, &phases(arguments)));
+    let way = arguments.way();
+    if let (true, Some(within)) = (arguments.records, arguments.within) {
+        let phases = phases(arguments).into_iter();
+        cases.extend(phases.map(|phase| crash::kill_within(way, scale, within, phase)));
+    } else if arguments.records {
+        cases.extend(records_on(way, arguments, scale, false)?);
+    } else if arguments.all {
+        for way in Way::ALL {
+            cases.extend(records_on(way, arguments, scale, false)?);
+        }
     }
-    if arguments.pods || arguments.all {
-        let phases = phases(arguments);
-        cases.extend(crash::kills_in_pods(arguments.from, arguments.to, &phases)?);
+    if arguments.pods {
+        let ldap = LdapUpdate::Pod;
+        cases.extend(records_on(Way { ldap, ..way }, arguments, Scale::S, true)?);
+    }
+    if let Some(count) = arguments.older {
+        let older = arguments.older_agent()?;
+        let ways = match (arguments.route, arguments.ldap) {
+            (None, None) => Way::ALL.to_vec(),
+            _ => vec![way],
+        };
+        let (seed, first) = (arguments.seed, arguments.case);
+        println!("begun by an older agent: seed {seed}");
+        cases.extend(crash::taken_over(&older, seed, first, first + count, &ways));
     }
     if arguments.back.is_some() || arguments.all {
         cases.extend(ways_back(arguments)?);
@@ -139,7 +171,7 @@ fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
         for case in arguments.case..arguments.case + count {
             let larger = arguments.scale.is_none() && case % LARGER_EVERY == LARGER_EVERY - 1;
             let scale = if larger { Scale::M } else { scale };
-            cases.extend(crash::random_kills(scale, seed, case, case + 1));
+            cases.extend(crash::random_kills(way, scale, seed, case, case + 1));
         }
     }
     if arguments.faults || arguments.all {
@@ -170,17 +202,14 @@ fn cases(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
 
 /// The whole of `--all`, and what a sample takes of it.
 fn ways_back(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
-    let wanted = |which: &Which| {
-        let is = |asked: &Option<String>, this| asked.as_ref().is_none_or(|asked| asked == this);
-        is(&arguments.route, which.route) && is(&arguments.ldap, which.ldap)
+    let wanted = |way: &Way| {
+        arguments.route.is_none_or(|route| route == way.route)
+            && arguments.ldap.is_none_or(|ldap| ldap == way.ldap)
     };
     let mut cases = Vec::new();
-    for which in Which::all().into_iter().filter(wanted) {
-        let last = crash::records_of(which)?;
-        println!(
-            "route {}, ldap_update {}: {last} records, and back from the end",
-            which.route, which.ldap
-        );
+    for way in Way::ALL.into_iter().filter(wanted) {
+        let last = crash::records_of(way)?;
+        println!("{}: {last} records, and back from the end", way.name());
         let to = arguments.to.unwrap_or(last).min(last);
         let records = (arguments.from..=to).collect::<Vec<u64>>();
         let narrowed = arguments.from > 1 || arguments.to.is_some() || arguments.back.is_none();
@@ -199,9 +228,56 @@ fn ways_back(arguments: &Arguments) -> Result<Vec<crash::Case>, LabError> {
             }
         }
         // Its end was one of them already.
-        cases.extend(crash::ways_back(which, &points));
+        cases.extend(crash::ways_back(way, &points));
     }
     Ok(cases)
+}
+
+impl Arguments {
+    fn way(&self) -> Way {
+        Way {
+            route: self.route.unwrap_or_default(),
+            ldap: self.ldap.unwrap_or_default(),
+        }
+    }
+
+    fn older_agent(&self) -> Result<OlderAgent, LabError> {
+        match (&self.old_agent, &self.old_playbooks, &self.from_commit) {
+            (Some(binary), Some(playbooks), _) => Ok(OlderAgent {
+                binary: binary.clone(),
+                playbooks: playbooks.clone(),
+            }),
+            (_, _, Some(commit)) => OlderAgent::of_commit(commit),
+            _ => Err(LabError::Unexpected(
+                "find the older agent: name --old-agent and --old-playbooks, or --from-commit"
+                    .into(),
+            )),
+        }
+    }
+}
+
+/// Kills at the records of one way that are asked for; `in_pods`: at those that need a cluster.
+fn records_on(
+    way: Way,
+    arguments: &Arguments,
+    scale: Scale,
+    in_pods: bool,
+) -> Result<Vec<crash::Case>, LabError> {
+    let (last, first_in_pods) = crash::point_count(way, scale)?;
+    println!(
+        "an undisturbed migration ({}) has {last} records",
+        way.name()
+    );
+    let first = first_in_pods.filter(|_| in_pods).unwrap_or(1);
+    let from = arguments.from.max(first);
+    let to = arguments.to.unwrap_or(last).min(last);
+    let records: Vec<u64> = (from..=to).collect();
+    Ok(crash::kills_at_records(
+        way,
+        scale,
+        &records,
+        &phases(arguments),
+    ))
 }
 
 /// The moments of an append that are asked for.

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use lab::crash::OlderAgent;
 use lab::error::LabError;
 use lab::images::{self, PostgresImages};
 use lab::site::{Scale, Site};
-use lab::workplace;
+use lab::way::Way;
+use lab::{journals, workplace};
 
 /// Images and synthetic Kaapana 0.2 sites for trying kaapana-agent.
 #[derive(Parser)]
@@ -24,6 +26,22 @@ enum Command {
     /// Makes and removes sites.
     #[command(subcommand)]
     Site(SiteCommand),
+    /// Migrates a small site on each way and keeps the journals, `<prefix>-<route>-<ldap_update>` each: for
+    /// `fixtures/state`, before the journal's format changes.
+    Journals {
+        /// The agent's binary.
+        #[arg(long)]
+        agent: PathBuf,
+        /// The folder of its playbooks.
+        #[arg(long)]
+        playbooks: PathBuf,
+        /// Begin of the folders' names, such as tests/fixtures/state/v2.
+        #[arg(long)]
+        prefix: String,
+        /// Only this way, such as direct-offline.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Removes all that the lab made: containers, images, caches. Sites in other places stay.
     Clean,
 }
@@ -79,6 +97,23 @@ fn run(command: Command) -> Result<(), LabError> {
             );
         }
         Command::Site(SiteCommand::Remove { dir }) => Site::remove_at(&dir)?,
+        Command::Journals {
+            agent,
+            playbooks,
+            prefix,
+            only,
+        } => {
+            let agent = OlderAgent {
+                binary: agent,
+                playbooks,
+            };
+            let is_wanted = |way: &Way| only.as_ref().is_none_or(|only| *only == way.name());
+            for way in Way::ALL.into_iter().filter(is_wanted) {
+                let into = PathBuf::from(format!("{prefix}-{}", way.name()));
+                journals::keep(&agent, way, &into)?;
+                println!("{}", into.display());
+            }
+        }
         Command::Clean => {
             let containers = images::remove_orphaned_containers(true)?;
             let images = images::remove_lab_images()?;

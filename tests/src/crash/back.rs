@@ -4,58 +4,22 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::leg::{POINTS, on_a_site};
-use super::pods::with_a_person;
 use super::report::{Case, Seen};
 use crate::agent::is_about;
 use crate::error::LabError;
-use crate::images::{docker, new_slapd};
+use crate::images::docker;
 use crate::kubernetes::Cluster;
-use crate::ldap_update::{checksums, update_in_pods};
+use crate::ldap_update::checksums;
 use crate::migration::{Ended, Migration, Running, must};
 use crate::site::Scale;
 use crate::tool;
+use crate::way::Way;
 
-/// The ways of the database.
-pub const ROUTES: [&str; 2] = ["guide", "direct"];
-/// The ways of the LDAP part.
-pub const LDAP_UPDATES: [&str; 3] = ["confirm", "offline", "pod"];
 /// The task that a person confirms once Kaapana 0.3 is deployed.
 const DEPLOYED: &str = "redeployed";
-
-/// Which migration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Which {
-    /// `route`.
-    pub route: &'static str,
-    /// `ldap_update`.
-    pub ldap: &'static str,
-}
-
-impl Which {
-    /// All of them.
-    #[must_use]
-    pub fn all() -> Vec<Self> {
-        let of = |route| LDAP_UPDATES.map(|ldap| Self { route, ldap });
-        ROUTES.into_iter().flat_map(of).collect()
-    }
-
-    fn variables(self, cluster: Option<&Cluster>) -> Result<Value, LabError> {
-        let mut all = match (self.ldap, cluster) {
-            (_, Some(cluster)) => update_in_pods(cluster),
-            ("offline", None) => json!({
-                "ldap_update": "offline",
-                "slapd_image": new_slapd()?,
-                "ldap_schema_files": ["dicom-modify.ldif", "dcm4chee-archive-modify.ldif"],
-            }),
-            (other, None) => json!({"ldap_update": other}),
-        };
-        all["route"] = self.route.into();
-        Ok(all)
-    }
-}
 
 /// How far a migration comes before it is taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,10 +32,10 @@ pub enum Until {
 
 /// One case for each of these points: a migration that comes so far, and is taken back.
 #[must_use]
-pub fn ways_back(which: Which, points: &[Until]) -> Vec<Case> {
+pub fn ways_back(way: Way, points: &[Until]) -> Vec<Case> {
     let case = |until: &Until| {
         let until = *until;
-        let Which { route, ldap } = which;
+        let (route, ldap) = (way.route.word(), way.ldap.word());
         let (name, replay) = match until {
             Until::End => ("the end".to_owned(), "--case 1".to_owned()),
             Until::Record(record, phase) => (
@@ -83,15 +47,15 @@ pub fn ways_back(which: Which, points: &[Until]) -> Vec<Case> {
             kind: "way back",
             name: format!("from {name}, route {route}, ldap_update {ldap}"),
             replay: format!("--back --route {route} --ldap {ldap} {replay}"),
-            work: Box::new(move || go_and_come_back(which, until)),
+            work: Box::new(move || go_and_come_back(way, until)),
         }
     };
     points.iter().map(case).collect()
 }
 
-static KNOWN: Mutex<BTreeMap<Which, u64>> = Mutex::new(BTreeMap::new());
+static KNOWN: Mutex<BTreeMap<Way, u64>> = Mutex::new(BTreeMap::new());
 
-fn known() -> MutexGuard<'static, BTreeMap<Which, u64>> {
+fn known() -> MutexGuard<'static, BTreeMap<Way, u64>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -100,26 +64,26 @@ fn known() -> MutexGuard<'static, BTreeMap<Which, u64>> {
 ///
 /// # Errors
 /// It does not come to its end, or not back.
-pub fn records_of(which: Which) -> Result<u64, LabError> {
-    let records = || known().get(&which).copied();
+pub fn records_of(way: Way) -> Result<u64, LabError> {
+    let records = || known().get(&way).copied();
     if records().is_none() {
-        go_and_come_back(which, Until::End)?;
+        go_and_come_back(way, Until::End)?;
     }
     records().ok_or_else(|| LabError::Unexpected("nobody went to the end".into()))
 }
 
-fn go_and_come_back(which: Which, until: Until) -> Result<Seen, LabError> {
-    on_a_site(Migration::begin(Scale::S)?, |migration| {
+fn go_and_come_back(way: Way, until: Until) -> Result<Seen, LabError> {
+    on_a_site(Migration::begin_on(way, Scale::S)?, |migration| {
         let directory = checksums(&migration.site.fast_data_dir, "")?;
-        let cluster = there(migration, which, until)?;
+        there(migration, until)?;
         let records = migration.agent.journal();
         if until == Until::End {
-            known().insert(which, records.len() as u64);
+            known().insert(way, records.len() as u64);
         }
         let last = records.last().unwrap_or(&Value::Null);
         let said = format!("behind {} {}", last["event"], last["task"]);
-        if let Some(cluster) = cluster {
-            undeploy(migration, &cluster)?;
+        if let Some(deployment) = &migration.deployment {
+            undeploy(migration, &deployment.cluster)?;
         }
         let ended = back(migration)?;
         ended.must_have(0)?;
@@ -133,14 +97,9 @@ fn go_and_come_back(which: Which, until: Until) -> Result<Seen, LabError> {
     })
 }
 
-/// Migrates until there; with a cluster, where pods belong to it.
-fn there(migration: &Migration, which: Which, until: Until) -> Result<Option<Cluster>, LabError> {
-    let cluster = match which.ldap {
-        "pod" => Some(Cluster::start()?),
-        _ => None,
-    };
-    migration.agent.set(&which.variables(cluster.as_ref())?)?;
-    let go = || match until {
+/// Migrates until there, while somebody deploys Kaapana 0.3 where pods belong to it.
+fn there(migration: &Migration, until: Until) -> Result<(), LabError> {
+    migration.attended(|| match until {
         Until::End => migration.finish(),
         Until::Record(record, phase) => {
             let mut command = migration.agent.run();
@@ -150,12 +109,7 @@ fn there(migration: &Migration, which: Which, until: Until) -> Result<Option<Clu
                 format!("it was not killed: {:?}\n{}", ended.code, ended.stderr)
             })
         }
-    };
-    match &cluster {
-        Some(cluster) => with_a_person(migration, cluster, go)?,
-        None => go()?,
-    }
-    Ok(cluster)
+    })
 }
 
 fn back(migration: &Migration) -> Result<Ended, LabError> {

@@ -12,9 +12,6 @@ use crate::migration::{Ended, Migration, PATIENCE, Running, must};
 
 /// The agent's variable for failure points (`agent/README.md`).
 pub(super) const POINTS: &str = "KAAPANA_AGENT_TEST_POINTS";
-/// Where the agent waits until the schema history was looked at: the last moment at which its server is
-/// sure to be up and all scripts are in.
-const LOOK_AT: &str = "stop:before:task_started:dump-updated";
 const HISTORY: &str =
     "select script, sha256, sha256_sql from kaapana_agent.schema_history order by installed_rank";
 /// How often the process is looked at.
@@ -59,11 +56,22 @@ impl Leg {
         fire: &Fire,
         watched: &mut Watched,
     ) -> Result<Self, LabError> {
+        migration.attended(|| Self::run_attended(migration, fire, watched))
+    }
+
+    fn run_attended(
+        migration: &Migration,
+        fire: &Fire,
+        watched: &mut Watched,
+    ) -> Result<Self, LabError> {
         let mut command = migration.agent.run();
-        let points = match fire {
-            Fire::Point(point) => format!("{LOOK_AT};{point}"),
-            _ => LOOK_AT.to_owned(),
-        };
+        // Where the agent waits until the schema history was looked at: the last moment at which its
+        // server is sure to be up and all scripts are in.
+        let (service, task) = migration.way.history_place();
+        let mut points = format!("stop:before:task_started:{task}");
+        if let Fire::Point(point) = fire {
+            points.push_str(&format!(";{point}"));
+        }
         command.env(POINTS, points);
         let mut progress = Progress::default();
         progress.look(&migration.agent.journal_path(), Duration::ZERO);
@@ -80,9 +88,7 @@ impl Leg {
                 break;
             }
             if stands_still(run.pid()) {
-                watched
-                    .histories
-                    .push(migration.psql("pacs_work", HISTORY)?);
+                watched.histories.push(migration.psql(service, HISTORY)?);
                 run.signal("CONT")?;
                 // It takes a moment until it is seen going on.
                 while stands_still(run.pid()) {
@@ -174,9 +180,9 @@ pub(super) fn finished_tasks(journal: &Path) -> usize {
 /// Works on a migration. Where its end is wrong, its site stays until `lab clean`, to be looked at.
 pub(super) fn on_a_site<T>(
     mut migration: Migration,
-    work: impl FnOnce(&Migration) -> Result<T, LabError>,
+    work: impl FnOnce(&mut Migration) -> Result<T, LabError>,
 ) -> Result<T, LabError> {
-    work(&migration).map_err(|error| {
+    work(&mut migration).map_err(|error| {
         let root = migration.site.root.display().to_string();
         // The error is what counts.
         let _ = migration.site.keep();

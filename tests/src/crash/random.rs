@@ -6,16 +6,17 @@ use super::report::{Case, Seen};
 use crate::error::LabError;
 use crate::migration::{Migration, must};
 use crate::site::Scale;
+use crate::way::Way;
 
 /// Most kills in a row.
 const MOST_IN_A_ROW: u64 = 4;
 
 /// A small generator of numbers (SplitMix64, Steele, Lea and Flood 2014): the same seed, the same kills.
 #[derive(Debug, Clone)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64, case: u64) -> Self {
+    pub(crate) fn new(seed: u64, case: u64) -> Self {
         let mut random = Self(seed);
         random.0 ^= case.wrapping_mul(0xD6E8_FEB8_6659_FD93);
         random
@@ -30,35 +31,40 @@ impl Random {
     }
 
     /// A number below `end`.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 }
 
 /// Cases `from` to `to` (not included) of a seed.
 #[must_use]
-pub fn random_kills(scale: Scale, seed: u64, from: u64, to: u64) -> Vec<Case> {
+pub fn random_kills(way: Way, scale: Scale, seed: u64, from: u64, to: u64) -> Vec<Case> {
     (from..to)
         .map(|case| Case {
             kind: "random kills",
-            name: format!("case {case} of seed {seed}, scale {}", scale.letter()),
-            replay: format!(
-                "--random 1 --seed {seed} --case {case} --scale {}",
-                scale.letter()
+            name: format!(
+                "case {case} of seed {seed}, scale {}, {}",
+                scale.letter(),
+                way.name()
             ),
-            work: Box::new(move || kill_at_random(scale, seed, case)),
+            replay: format!(
+                "--random 1 --seed {seed} --case {case} --scale {}{}",
+                scale.letter(),
+                way.options()
+            ),
+            work: Box::new(move || kill_at_random(way, scale, seed, case)),
         })
         .collect()
 }
 
-fn kill_at_random(scale: Scale, seed: u64, case: u64) -> Result<Seen, LabError> {
-    let reference = Reference::of(scale)?;
+fn kill_at_random(way: Way, scale: Scale, seed: u64, case: u64) -> Result<Seen, LabError> {
+    let reference = Reference::on(way, scale)?;
     let mut random = Random::new(seed, case);
     // Parts of a thousand of what is left of a migration when the agent is started.
     let moments: Vec<u64> = (0..=random.below(MOST_IN_A_ROW))
         .map(|_| random.below(1000))
         .collect();
-    on_a_site(Migration::begin(scale)?, |migration| {
+    on_a_site(Migration::begin_on(way, scale)?, |migration| {
         kill_and_judge(migration, reference, &moments)
     })
 }

@@ -6,42 +6,82 @@ use super::report::{Case, Seen};
 use crate::error::LabError;
 use crate::migration::{Migration, must};
 use crate::site::Scale;
+use crate::way::{LdapUpdate, Route, Way};
 
 /// The moments of an append, as the agent names them, in the order in which they come.
 pub const PHASES: [&str; 4] = ["before", "torn", "written", "after"];
 
-/// Number of records that an undisturbed migration writes.
+/// Number of records that an undisturbed migration writes, and the first of what it does in pods.
 ///
 /// # Errors
 /// It does not come to the right end.
-pub fn point_count(scale: Scale) -> Result<u64, LabError> {
-    Reference::of(scale).map(|reference| reference.records)
+pub fn point_count(way: Way, scale: Scale) -> Result<(u64, Option<u64>), LabError> {
+    Reference::on(way, scale).map(|reference| (reference.records, reference.first_in_pods))
 }
 
 /// One case for each of these records and phases: killed there, then run to the end.
 #[must_use]
-pub fn kills_at_records(scale: Scale, records: &[u64], phases: &[&'static str]) -> Vec<Case> {
+pub fn kills_at_records(
+    way: Way,
+    scale: Scale,
+    records: &[u64],
+    phases: &[&'static str],
+) -> Vec<Case> {
     let mut cases = Vec::new();
     for record in records {
         for phase in phases {
             let (record, phase) = (*record, *phase);
             cases.push(Case {
-                kind: "kill at a record",
+                kind: kind_of(way),
                 name: format!("{phase} record {record}, scale {}", scale.letter()),
                 replay: format!(
-                    "--records --from {record} --to {record} --phase {phase} --scale {}",
-                    scale.letter()
+                    "--records --from {record} --to {record} --phase {phase} --scale {}{}",
+                    scale.letter(),
+                    way.options()
                 ),
-                work: Box::new(move || kill_at(scale, record, phase)),
+                work: Box::new(move || kill_at(way, scale, record, phase)),
             });
         }
     }
     cases
 }
 
-fn kill_at(scale: Scale, record: u64, phase: &str) -> Result<Seen, LabError> {
-    let reference = Reference::of(scale)?;
-    on_a_site(Migration::begin(scale)?, |migration| {
+/// As [`kills_at_records`], at the record that stands so many thousandths into the journal, which nobody
+/// has to know before the case begins.
+#[must_use]
+pub fn kill_within(way: Way, scale: Scale, thousandths: u64, phase: &'static str) -> Case {
+    Case {
+        kind: kind_of(way),
+        name: format!(
+            "{phase} the record at {thousandths}‰, scale {}",
+            scale.letter()
+        ),
+        replay: format!(
+            "--records --within {thousandths} --phase {phase} --scale {}{}",
+            scale.letter(),
+            way.options()
+        ),
+        work: Box::new(move || {
+            let records = Reference::on(way, scale)?.records;
+            kill_at(way, scale, (records * thousandths / 1000).max(1), phase)
+        }),
+    }
+}
+
+fn kind_of(way: Way) -> &'static str {
+    match (way.route, way.ldap) {
+        (Route::Guide, LdapUpdate::Confirm) => "kill at a record",
+        (Route::Guide, LdapUpdate::Offline) => "kill at a record, offline",
+        (Route::Guide, LdapUpdate::Pod) => "kill at a record, in pods",
+        (Route::Direct, LdapUpdate::Confirm) => "kill at a record, direct",
+        (Route::Direct, LdapUpdate::Offline) => "kill at a record, direct, offline",
+        (Route::Direct, LdapUpdate::Pod) => "kill at a record, direct, in pods",
+    }
+}
+
+fn kill_at(way: Way, scale: Scale, record: u64, phase: &str) -> Result<Seen, LabError> {
+    let reference = Reference::on(way, scale)?;
+    on_a_site(Migration::begin_on(way, scale)?, |migration| {
         kill_and_judge(migration, reference, record, phase)
     })
 }
@@ -67,7 +107,7 @@ fn kill_and_judge(
         let task = last["task"].as_str().unwrap_or_default();
         let task = task.rsplit(" / ").next().unwrap_or_default();
         format!(
-            "behind {} {task}",
+            "record {record}, after {} {task}",
             last["event"].as_str().unwrap_or_default()
         )
     });
