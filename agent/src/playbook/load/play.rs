@@ -84,6 +84,13 @@ impl Loader<'_> {
         let environment = fields.mapping("environment");
         let r#become = fields.node("become");
         let secrets = fields.texts("secrets");
+        let site = fields.node("site").and_then(|node| match &node.kind {
+            NodeKind::String(_) => Some(node),
+            _ => {
+                fields.wrong("site", "a path", &node);
+                None
+            }
+        });
         let tags = fields.texts("tags");
         let no_log = fields.boolean("no_log").unwrap_or(false);
         let diff = fields.node("diff");
@@ -157,6 +164,7 @@ impl Loader<'_> {
             diff,
             prompts,
             secrets,
+            site,
             tags,
             items,
             handlers,
