@@ -2,6 +2,7 @@
 //!
 //! Prints nothing and asks nothing; what happens is told through [`crate::event::Event`].
 
+pub mod again;
 mod arguments;
 pub mod decide;
 mod effort;

@@ -257,6 +257,10 @@ impl<'e> Planner<'e> {
             }
             Look::Ready(ready) => ready,
         };
+        let mut ready = ready;
+        ready.decision = self
+            .engine
+            .decide_again(place, ready.decision, self.history, None);
         let (action, why, details, result) = match &ready.decision {
             Decision::Done(finished) => (
                 PlanAction::Done,
@@ -278,6 +282,12 @@ impl<'e> Planner<'e> {
             Decision::Recover(attempt) => {
                 let why = format!("interrupted in run {}", attempt.run);
                 (PlanAction::Recover, why, Vec::new(), None)
+            }
+            Decision::LookAgain { finished, until } => {
+                // What a look finds now is known when it has looked; what is only checked stays as it was.
+                let looks = place.task.module.kind == Kind::ReadOnly;
+                let result = (!looks).then(|| finished.result.clone());
+                (PlanAction::Run, looked_at_again(until), Vec::new(), result)
             }
             Decision::Ask(question) => {
                 let (why, details) = self.engine.ask_about_changed(
@@ -333,6 +343,11 @@ impl<'e> Planner<'e> {
             details,
         });
     }
+}
+
+/// Why a look that was fine is repeated.
+pub(super) fn looked_at_again(until: &str) -> String {
+    format!("looked at again, as `{until}` has not begun")
 }
 
 fn done_in(finished: &Finished) -> String {
