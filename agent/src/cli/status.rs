@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::args::{Global, Output, StatusArgs};
 use super::present::{self, Present};
 use super::{Done, fleet, locate, screen};
+use crate::engine::site_views;
 use crate::report::status::{self, Next};
 use crate::state::journal::{read_for, read_outline_for};
 use crate::state::{History, StateDir};
@@ -30,10 +31,15 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Done {
             },
             Present::Unknown(why) => Next::Unknown(why),
         };
+        let sites = match &present {
+            Present::Planned(planned) => planned.engine.site_views(&contents, &history),
+            Present::Unknown(_) => site_views(&contents, &history, dir.path()),
+        };
         let view = status::Status {
             playbook: &name,
             state: dir.path(),
             history: &history,
+            sites: &sites,
             running: running.as_deref(),
             next,
         };

@@ -60,7 +60,7 @@ impl Engine {
         if !self.state.path().is_dir() {
             return Ok(RollbackEnd::Nothing);
         }
-        let held = self.hold()?;
+        let held = self.hold(Some("rollback"))?;
         let deeds = Deeds::of(&held.contents.records);
         // One that was killed behind its last undo has its end to record.
         let runs = History::of(&held.contents.records).runs;
@@ -92,6 +92,13 @@ impl Engine {
         let ended = match session.adopt_left_overs(&contents).await {
             Ok(()) => session.roll_back(deeds, accepted).await,
             Err(stop) => Err(stop),
+        };
+        let ended = match ended {
+            Ok(RollbackEnd::Done) => session
+                .free_sites()
+                .map(|()| RollbackEnd::Done)
+                .map_err(Stop::from),
+            other => other,
         };
         let (end, broken) = match ended {
             Ok(end) => (end, None),

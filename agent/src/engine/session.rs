@@ -13,6 +13,7 @@ use super::frame::Frame;
 use super::plan::orphans;
 use super::run::{Engine, RunEnd, Stop};
 use super::services::Running;
+use super::site::Sites;
 use super::task_log::EventSink;
 use crate::event::{Event, Stats, Status, millis};
 use crate::playbook::model::{Block, Item, Node, Play, Task};
@@ -45,6 +46,8 @@ pub(super) struct Session<'p> {
     pub last_failure: HashMap<String, (Fingerprint, Value)>,
     /// How far the whole run is.
     pub effort: Effort,
+    /// Sites that it works on.
+    pub sites: Sites,
     /// In check mode: whether there are names whose values only a real run would give.
     pub unknown: bool,
 }
@@ -96,6 +99,7 @@ impl<'p> Session<'p> {
             logs: 0,
             last_failure: HashMap::new(),
             effort,
+            sites: Sites::default(),
             unknown: false,
         }
     }
@@ -144,7 +148,9 @@ impl<'p> Session<'p> {
             outcome,
             stats: stats_map(self.stats),
             duration_ms,
-        })
+        })?;
+        self.advance_markers();
+        Ok(())
     }
 
     pub(super) fn checking(&self) -> bool {

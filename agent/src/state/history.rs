@@ -1,6 +1,7 @@
 //! What the journal knows about each task, folded from its records.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -148,6 +149,19 @@ pub struct Service {
     pub up: bool,
 }
 
+/// The last that a journal says of a site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarkedSite {
+    /// Its folder.
+    pub site: PathBuf,
+    /// Run that said so.
+    pub run: String,
+    /// When.
+    pub time: Timestamp,
+    /// Marked as this state's, and not freed since.
+    pub held: bool,
+}
+
 /// An operator's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
@@ -178,6 +192,8 @@ pub struct History {
     pub services: Vec<Service>,
     /// Operators' answers, oldest first.
     pub decisions: Vec<Decision>,
+    /// Sites, in the order in which they were first marked.
+    pub sites: Vec<MarkedSite>,
 }
 
 impl History {
@@ -316,15 +332,17 @@ impl History {
                     self.undone(task, record, summary.as_ref());
                 }
             }
-            Body::ServiceStarted { service, container, .. } => {
+            Body::ServiceStarted {
+                service, container, ..
+            } => {
                 self.service(record, service, container, true);
             }
             Body::ServiceStopped { service, container } => {
                 self.service(record, service, container, false);
             }
+            Body::SiteMarked { site, marker } => self.site(record, site, !marker.is_null()),
             Body::JournalCreated { .. }
             | Body::VariablesSettled { .. }
-            | Body::SiteMarked { .. }
             | Body::OutcomeUnknown { .. }
             | Body::StateAdopted { .. }
             | Body::PurgeStarted { .. }
@@ -389,6 +407,19 @@ impl History {
         match self.services.iter_mut().find(|known| known.name == name) {
             Some(known) => *known = now,
             None => self.services.push(now),
+        }
+    }
+
+    fn site(&mut self, record: &Record, site: &Path, held: bool) {
+        let now = MarkedSite {
+            site: site.to_path_buf(),
+            run: record.run.clone(),
+            time: record.time,
+            held,
+        };
+        match self.sites.iter_mut().find(|known| known.site == site) {
+            Some(known) => *known = now,
+            None => self.sites.push(now),
         }
     }
 
