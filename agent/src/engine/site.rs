@@ -220,9 +220,6 @@ impl Session<'_> {
     /// A journal with effects and without a site is of an older agent, or was killed before it could tell,
     /// or somebody took the marker away.
     pub(super) fn mark_again(&mut self, contents: &Contents) {
-        if self.sites.plays.is_empty() || !self.engine.has_effects(contents) {
-            return;
-        }
         for (_, site) in self.sites.plays.clone() {
             let standing = site::look(&site, &claimant(contents, &self.engine.own_state()));
             let held = self.holds(&site);
@@ -230,6 +227,10 @@ impl Session<'_> {
                 Ok(Standing::Free) => {}
                 Ok(Standing::Own(_)) if !held => {}
                 _ => continue,
+            }
+            // Asked last: it goes over the whole journal.
+            if !self.engine.has_effects(contents) {
+                return;
             }
             if held {
                 self.warn(format!(
