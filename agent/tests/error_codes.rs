@@ -59,6 +59,14 @@ const BY_HAND: &[(&str, &str)] = &[
         "A script is in effect in part only: somebody else began it",
     ),
     (
+        "engine::no_longer",
+        "What a task describes was there in an earlier run, and is there no longer",
+    ),
+    (
+        "playbook::again_until",
+        "A task is to be looked at again, and is no look",
+    ),
+    (
         "playbook::arguments",
         "Arguments of a module are not named, or contradict each other",
     ),
@@ -71,6 +79,11 @@ const BY_HAND: &[(&str, &str)] = &[
         "A loop is given something that its keyword cannot go through",
     ),
     ("playbook::no_module", "A task does not say what to do"),
+    ("playbook::site", "`site` is no absolute path"),
+    (
+        "playbook::unknown_again_until",
+        "No later task with an effect has this `id`",
+    ),
     (
         "playbook::wrong_type",
         "A value is of another type than is wanted there",
@@ -96,6 +109,15 @@ const BY_HAND: &[(&str, &str)] = &[
     (
         "service::directory_version",
         "A data directory is of another major version than the image's server",
+    ),
+    ("site::taken", "Another state goes on at this site"),
+    (
+        "state::disk_full",
+        "The state's filesystem is full, or a quota is used up",
+    ),
+    (
+        "state::held_by_copy",
+        "A run goes on with another copy of this state",
     ),
     ("state::io", "The system refused an operation on the state"),
     (

@@ -221,6 +221,13 @@ fn a_running_server_on_the_old_directory_stops_the_run_at_any_time() -> Outcome 
     // It was at rest in the preflight, and somebody starts it afterwards.
     let server = site.serve(&site.images.old, &site.postgres_dir())?;
     let refusal = refused(&mut migration.agent.run())?;
+    refusal.must_be(
+        "data-directory",
+        "postgresql::data_directory_in_use",
+        &[server.name()],
+    );
+    // Without the looks, the service itself does not start on it.
+    let refusal = refused(migration.agent.run().args(["--skip-tags", "preflight"]))?;
     refusal.must_be("schema-5.26", "docker::directory_held", &[server.name()]);
     assert_eq!(server.psql("select count(*) from instance")?, "1000");
     server.stop()?;

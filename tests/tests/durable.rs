@@ -153,10 +153,10 @@ fn a_copied_state_is_refused_until_somebody_says_that_it_goes_on() -> Outcome {
     let own = scene.state.clone();
     scene.state = copy_of(&scene)?;
     let ended = scene.run()?;
-    ended.must_have(5)?;
+    ended.must_have(6)?;
     ended.must_say(&["state::copied", "another file (inode)", "state adopt"])?;
     let resolve = scene.agent(&["resolve"], &["second", "--redo", "--reason", "x"])?;
-    resolve.must_have(5)?;
+    resolve.must_have(6)?;
     resolve.must_say(&["state::copied"])?;
     for look in [&["plan"][..], &["run", "--check"]] {
         let looked = scene.agent(look, &[])?;
@@ -243,7 +243,7 @@ fn another_machine_is_refused_and_another_host_name_is_worth_a_warning() -> Outc
         .is_ok_and(|meta| meta.len() > 0)
     {
         let ended = Running::start(&mut scene.command(&moved, &["run"], &[])?)?.end()?;
-        ended.must_have(5)?;
+        ended.must_have(6)?;
         ended.must_say(&["state::copied", "another machine"])?;
     } else {
         Running::start(&mut scene.command(&moved, &["run"], &[])?)?

@@ -336,6 +336,10 @@ pub(super) struct AdoptArgs {
     /// Why you know that no other copy goes on; kept in the journal
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
+    /// A site that is marked as another state's, and goes on with this one; those that the journal knows are
+    /// adopted without
+    #[arg(long, value_name = "DIR")]
+    pub site: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -131,10 +131,15 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::State(StateError::Locked { .. } | StateError::HeldByCopy { .. }) => LOCKED,
+            // Which state goes on, only an operator knows.
+            Self::State(StateError::Copied { .. }) => DECISION,
+            Self::State(StateError::Site(error)) if error.asks() => DECISION,
+            // Known at the first effect only: looks have run.
+            Self::State(StateError::Site(error)) if error.is_missing() => TASK_FAILED,
             // The journal could not be written in the middle of a run: the run failed.
             Self::State(
                 StateError::Io {
-                    action: "append to",
+                    action: "append to" | "mark",
                     ..
                 }
                 | StateError::Poisoned { .. },

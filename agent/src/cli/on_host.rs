@@ -244,10 +244,12 @@ fn where_tasks_stand(base: &Base, name: &str, state: Option<&PathBuf>) -> Result
     let history = History::of(&contents.records);
     let running = locate::holder(&dir);
     let servers = super::status::servers(&history, contents.state_id());
+    let sites = engine::site_views(&contents, &history, dir.path());
     let view = status::Status {
         playbook: name,
         state: dir.path(),
         history: &history,
+        sites: &sites,
         running: running.as_deref(),
         servers: &servers,
         next: status::Next::Unknown("the controller was not asked to plan"),

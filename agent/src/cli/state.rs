@@ -7,11 +7,11 @@ use serde_json::json;
 use super::args::{AdoptArgs, ExportArgs, Global, Output, StateArgs, StateCommand, VerifyArgs};
 use super::exit::{Failure, TASK_FAILED};
 use super::{Done, locate};
-use crate::engine::{playbook_name, run_id};
+use crate::engine::{new_state_id, playbook_name, run_id};
 use crate::report::units;
+use crate::state::adopt::{self, Adoption};
 use crate::state::fingerprint::sha256_of_file;
 use crate::state::journal::read_for;
-use crate::state::seat::{self, Adoption};
 use crate::state::{
     CheckedOutput, Contents, History, StateDir, StateError, archive, check_outputs,
 };
@@ -31,7 +31,8 @@ pub(super) fn state(global: &Global, args: &StateArgs) -> Done {
 fn adopt(global: &Global, args: &AdoptArgs) -> Done {
     let name = playbook_name(&args.playbook);
     let dir = StateDir::new(&locate::state_dir(global, Some(&args.playbook)), &name);
-    if !dir.path().is_dir() {
+    // Where a state is lost, one that was never run may be named to go on at its site.
+    if !dir.path().is_dir() && args.site.is_none() {
         return Err(Failure::other(
             "state::not_found",
             format!("there is no state in {}", dir.path().display()),
@@ -45,21 +46,42 @@ fn adopt(global: &Global, args: &AdoptArgs) -> Done {
         host: &operator.host,
         machine: operator.machine.as_deref(),
         reason: &args.reason,
+        site: args.site.as_deref(),
+        new_state_id: &new_state_id(),
     };
-    let adopted = seat::adopt(&dir, &name, by)?;
+    let adopted = adopt::adopt(&dir, &name, by)?;
     let path = dir.journal();
-    match (global.output, adopted) {
-        (Output::Text, true) => println!(
-            "recorded: {} goes on here; never run another copy of it",
-            path.display()
-        ),
-        (Output::Text, false) => println!(
-            "nothing to adopt: {} is the file that its last run wrote to",
-            path.display()
-        ),
-        (Output::Json, adopted) => println!(
+    match global.output {
+        Output::Text => {
+            if adopted.journal {
+                println!(
+                    "recorded: {} goes on here; never run another copy of it",
+                    path.display()
+                );
+            }
+            for (site, before) in &adopted.sites {
+                println!(
+                    "recorded: {} goes on with this state; before that, {before}",
+                    site.display()
+                );
+            }
+            if adopted.is_empty() {
+                println!(
+                    "nothing to adopt: {} is the file that its last run wrote to, and no other state goes on \
+                     at its sites",
+                    path.display()
+                );
+            }
+        }
+        Output::Json => println!(
             "{}",
-            json!({"v": 1, "event": "state_adopted", "playbook": name, "adopted": adopted})
+            json!({
+                "v": 1, "event": "state_adopted", "playbook": name, "adopted": !adopted.is_empty(),
+                "journal": adopted.journal,
+                "sites": adopted.sites.iter().map(|(site, before)| json!({
+                    "site": site, "before": before.to_string(),
+                })).collect::<Vec<_>>(),
+            })
         ),
     }
     Ok(ExitCode::SUCCESS)

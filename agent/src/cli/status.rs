@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::args::{Global, Output, StatusArgs};
 use super::present::{self, Present};
 use super::{Done, fleet, locate, run, screen};
+use crate::engine::site_views;
 use crate::modules::docker::service;
 use crate::report::status::{self, Next, Server, Up};
 use crate::state::journal::{read_for, read_outline_for};
@@ -33,10 +34,15 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Done {
             },
             Present::Unknown(why) => Next::Unknown(why),
         };
+        let sites = match &present {
+            Present::Planned(planned) => planned.engine.site_views(&contents, &history),
+            Present::Unknown(_) => site_views(&contents, &history, dir.path()),
+        };
         let view = status::Status {
             playbook: &name,
             state: dir.path(),
             history: &history,
+            sites: &sites,
             running: running.as_deref(),
             servers: &servers,
             next,

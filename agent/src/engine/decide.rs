@@ -19,6 +19,14 @@ pub enum Decision<'h> {
         /// Its good end.
         finished: &'h Finished,
     },
+    /// It was fine in an earlier run, and what rests on it has not begun: it is looked at again, by looks
+    /// only. [`super::again`] decides so.
+    LookAgain {
+        /// How it was then.
+        finished: &'h Finished,
+        /// `id` of the task that rests on it.
+        until: String,
+    },
     /// An operator has to decide.
     Ask(Question<'h>),
 }

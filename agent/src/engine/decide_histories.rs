@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
 use serde_json::Value;
 
 use super::*;
@@ -238,6 +239,10 @@ proptest! {
                 Decision::Recover(_) => Expected::Recover,
                 Decision::Ask(_) => Expected::Ask,
                 Decision::Adopt { from, .. } => Expected::Adopt(from.to_owned()),
+                Decision::LookAgain { .. } => {
+                    let why = "looks are repeated by another rule";
+                    return Err(TestCaseError::fail(why));
+                }
             };
             let wanted = expected(&journal, task, &in_playbook, kind, &now);
             prop_assert_eq!(found, wanted, "{} in {:#?}", task, journal);

@@ -62,6 +62,10 @@ impl<'p> Session<'p> {
             }
             Err(problem) => return self.not_runnable(place, &problem),
         }
+        // Before a server is started, what is left of an attempt is cleaned up, or anything else is done.
+        if !place.task.is_look() || !place.frame.services.is_empty() {
+            self.mark_site_of(place.frame.play)?;
+        }
         let since = Instant::now();
         (self.events)(Event::TaskStarted {
             task: place.identity.clone(),

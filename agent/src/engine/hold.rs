@@ -1,13 +1,15 @@
 //! The locks of a run, and the journal under them.
 
 use super::run::{Engine, RunError, run_id};
-use crate::state::{Contents, HostLock, Lock, StateError, seat};
+use super::site::Sites;
+use crate::state::{Contents, History, HostLock, Lock, StateError, seat};
 
 /// A journal that was read under the lock.
 pub(super) struct Held {
     pub run: String,
     pub contents: Contents,
     pub locks: Locks,
+    pub sites: Sites,
 }
 
 /// What keeps other runs out as long as it lives.
@@ -19,8 +21,9 @@ pub(super) struct Locks {
 }
 
 impl Engine {
-    /// Takes the locks and reads the journal, which must be no copy.
-    pub(super) fn hold(&self) -> Result<Held, RunError> {
+    /// Takes the locks and reads the journal, which must be no copy, and the one that goes on at its sites.
+    /// `command` is what was asked for where it is not `run`.
+    pub(super) fn hold(&self, command: Option<&str>) -> Result<Held, RunError> {
         let run = run_id();
         self.state.create()?;
         let holder = format!(
@@ -32,6 +35,8 @@ impl Engine {
         let folder = Lock::take(&self.state.lock(), &holder)?;
         let contents = self.journal()?;
         self.refuse_copy(&contents)?;
+        let history = History::of(&contents.records);
+        let sites = self.refuse_other_sites(&contents, &history, command)?;
         let on_host = contents.state_id().map(HostLock::take).transpose()?;
         Ok(Held {
             run,
@@ -40,6 +45,7 @@ impl Engine {
                 _folder: folder,
                 on_host,
             },
+            sites,
         })
     }
 
@@ -56,11 +62,19 @@ impl Engine {
     /// Why a run would not begin on this journal, and what to do about it, for those who only look.
     #[must_use]
     pub fn would_refuse(&self, contents: &Contents) -> Option<String> {
-        // Nothing was run yet: there is no file that could be a copy.
-        if contents.records.is_empty() {
+        // Where nothing was run yet there is no file that could be a copy.
+        let copied = match contents.records.is_empty() {
+            true => Ok(()),
+            false => self.refuse_copy(contents),
+        };
+        let history = History::of(&contents.records);
+        let refused = copied.map_err(RunError::from).and_then(|()| {
+            self.refuse_other_sites(contents, &history, None)
+                .map(|_| ())
+        });
+        let Err(RunError::State(error)) = refused else {
             return None;
-        }
-        let error = self.refuse_copy(contents).err()?;
+        };
         let help = error.help().unwrap_or_default();
         Some(format!("a run would stop: {error}; {help}"))
     }

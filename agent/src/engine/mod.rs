@@ -2,6 +2,7 @@
 //!
 //! Prints nothing and asks nothing; what happens is told through [`crate::event::Event`].
 
+pub mod again;
 mod arguments;
 pub mod decide;
 mod declared;
@@ -30,6 +31,7 @@ mod run;
 mod secrets;
 mod services;
 mod session;
+mod site;
 mod task;
 mod task_log;
 mod undo_tasks;
@@ -46,4 +48,5 @@ pub use purge::{PurgeEnd, PurgePlan};
 pub use resolve::{Resolved, UnknownTask, find_task};
 pub use rollback::RollbackEnd;
 pub use rollback_plan::{Accepted, RollbackPlan, UndoAction, UndoEntry};
-pub use run::{Engine, RunEnd, RunError, playbook_name, run_id};
+pub use run::{Engine, RunEnd, RunError, new_state_id, playbook_name, run_id};
+pub use site::{SiteView, site_views};

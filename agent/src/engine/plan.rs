@@ -288,6 +288,10 @@ impl<'e> Planner<'e> {
             let index = self.plan.entries.len();
             self.passed.push((index, why, details));
         }
+        let mut ready = ready;
+        ready.decision = self
+            .engine
+            .decide_again(place, ready.decision, self.history, None);
         let (action, why, details, result) = match &ready.decision {
             Decision::Done(finished) => (
                 PlanAction::Done,
@@ -309,6 +313,12 @@ impl<'e> Planner<'e> {
             Decision::Recover(attempt) => {
                 let why = format!("interrupted in run {}", attempt.run);
                 (PlanAction::Recover, why, Vec::new(), None)
+            }
+            Decision::LookAgain { finished, until } => {
+                // What a look finds now is known when it has looked; what is only checked stays as it was.
+                let looks = place.task.module.kind == Kind::ReadOnly;
+                let result = (!looks).then(|| finished.result.clone());
+                (PlanAction::Run, looked_at_again(until), Vec::new(), result)
             }
             Decision::Ask(question) => {
                 let (why, details) = self.engine.ask_about_changed(
@@ -419,6 +429,11 @@ impl<'e> Planner<'e> {
             details,
         });
     }
+}
+
+/// Why a look that was fine is repeated.
+pub(super) fn looked_at_again(until: &str) -> String {
+    format!("looked at again, as `{until}` has not begun")
 }
 
 fn done_in(finished: &Finished) -> String {

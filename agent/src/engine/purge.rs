@@ -156,7 +156,7 @@ impl Engine {
         if !self.state.path().is_dir() {
             return Ok(PurgeEnd::Nothing);
         }
-        let held = self.hold()?;
+        let held = self.hold(Some("purge"))?;
         let plan = self.purge_plan(&held.contents)?;
         if plan.entries.is_empty() {
             return Ok(PurgeEnd::Nothing);

@@ -96,6 +96,7 @@ impl Engine {
         let operator = &self.options.operator;
         self.refuse_copy(&contents)?;
         let history = History::of(&contents.records);
+        self.refuse_other_sites(&contents, &history, Some("resolve"))?;
         let identity = self.known(&history, task)?;
         let (fingerprint, advice) = self.stands_on(&identity, &history).unzip();
         let (mut journal, _) = Journal::open(&dir.journal(), &contents, &run)?;

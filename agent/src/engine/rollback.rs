@@ -60,7 +60,7 @@ impl Engine {
         if !self.state.path().is_dir() {
             return Ok(RollbackEnd::Nothing);
         }
-        let held = self.hold()?;
+        let held = self.hold(Some("rollback"))?;
         let deeds = self.without_undo_tasks(Deeds::of(&held.contents.records));
         // One that was killed behind its last undo has its end to record.
         let runs = History::of(&held.contents.records).runs;
@@ -96,6 +96,13 @@ impl Engine {
         let stopped = session.stop_services().await;
         // The first error is the one to tell: what stopping says may only follow from it.
         let ended = ended.and_then(|end| stopped.map(|()| end));
+        let ended = match ended {
+            Ok(RollbackEnd::Done) => session
+                .free_sites()
+                .map(|()| RollbackEnd::Done)
+                .map_err(Stop::from),
+            other => other,
+        };
         let (end, broken) = match ended {
             Ok(end) => (end, None),
             Err(Stop::State(error)) => (RollbackEnd::Failed, Some(error)),

@@ -176,7 +176,7 @@ impl Engine {
         if self.options.check {
             return self.predict(events).await;
         }
-        let held = self.hold()?;
+        let held = self.hold(None)?;
         let history = History::of(&held.contents.records);
         // Nothing is written, and nothing on the host touched, before the plan is known to be sound.
         let (redo, plan) = self.plan_with_redo(&history)?;
@@ -240,6 +240,7 @@ impl Engine {
             run,
             contents,
             mut locks,
+            sites,
         } = held;
         let operator = &self.options.operator;
         let path = self.state.journal();
@@ -258,7 +259,7 @@ impl Engine {
         let state_id = match contents.state_id() {
             Some(id) => id.to_owned(),
             None => {
-                let state_id = random_id();
+                let state_id = new_state_id();
                 locks.on_host = Some(HostLock::take(&state_id)?);
                 journal.append(Body::JournalCreated {
                     state_id: state_id.clone(),
@@ -296,6 +297,11 @@ impl Engine {
         );
         session.directories = Directories::of(&contents.records);
         session.directories.going_back = command == Some("rollback");
+        session.sites = sites;
+        match command {
+            None => session.mark_again(&contents),
+            Some(_) => session.mark_held_sites()?,
+        }
         Ok(Begun {
             session,
             contents,
@@ -426,11 +432,16 @@ pub fn playbook_name(path: &Path) -> String {
 #[must_use]
 pub fn run_id() -> String {
     let now = Timestamp::now();
-    format!("{}-{}", now.strftime("%Y%m%dT%H%M%SZ"), &random_id()[..4])
+    format!(
+        "{}-{}",
+        now.strftime("%Y%m%dT%H%M%SZ"),
+        &new_state_id()[..4]
+    )
 }
 
-/// Twelve hex digits that do not repeat: time, process and address space layout, hashed.
-fn random_id() -> String {
+/// A state's id: twelve hex digits that do not repeat.
+#[must_use]
+pub fn new_state_id() -> String {
     let mut bytes = [0_u8; 16];
     let random = std::fs::File::open("/dev/urandom")
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));

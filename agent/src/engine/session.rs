@@ -15,6 +15,7 @@ use super::frame::Frame;
 use super::plan::orphans;
 use super::run::{Engine, RunEnd, Stop};
 use super::services::Running;
+use super::site::Sites;
 use super::task_log::EventSink;
 use crate::event::{Event, Stats, Status, millis};
 use crate::modules::docker::watch::Watch;
@@ -52,6 +53,8 @@ pub(super) struct Session<'p> {
     pub last_failure: HashMap<String, (Fingerprint, Value)>,
     /// How far the whole run is.
     pub effort: Effort,
+    /// Sites that it works on.
+    pub sites: Sites,
     /// In check mode: whether there are names whose values only a real run would give.
     pub unknown: bool,
 }
@@ -108,6 +111,7 @@ impl<'p> Session<'p> {
             logs: 0,
             last_failure: HashMap::new(),
             effort,
+            sites: Sites::default(),
             unknown: false,
         }
     }
@@ -157,7 +161,9 @@ impl<'p> Session<'p> {
             outcome,
             stats: stats_map(self.stats),
             duration_ms,
-        })
+        })?;
+        self.advance_markers();
+        Ok(())
     }
 
     pub(super) fn checking(&self) -> bool {

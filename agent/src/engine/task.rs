@@ -37,6 +37,10 @@ enum Next {
         reason: Option<String>,
     },
     Recover(Box<Attempt>),
+    LookOnly {
+        finished: Box<Finished>,
+        reason: String,
+    },
     Ask {
         why: String,
         details: Vec<String>,
@@ -140,7 +144,7 @@ impl<'p> Session<'p> {
             None => self.orphans(),
             Some(_) => Vec::new(),
         };
-        let ready = match engine.look(place, scope, &self.history, &orphans) {
+        let mut ready = match engine.look(place, scope, &self.history, &orphans) {
             Ok(Look::Ready(ready)) => ready,
             Ok(Look::Skip { condition }) => return self.skipped(place, condition),
             Err(_) if self.checking() && self.unknown => {
@@ -148,7 +152,9 @@ impl<'p> Session<'p> {
             }
             Err(problem) => return self.not_runnable(place, &problem),
         };
-        let next = Next::of(engine, &ready, &place.identity);
+        let run = Some(self.run.as_str());
+        ready.decision = engine.decide_again(place, ready.decision, &self.history, run);
+        let next = Next::of(engine, &ready, place.task.module.kind, &place.identity);
         let Ready {
             module,
             shown,
@@ -183,6 +189,9 @@ impl<'p> Session<'p> {
                 let reason = Some(format!("interrupted in run {}", attempt.run));
                 self.execute(place, scope, work, reason, Some(*attempt))
                     .await
+            }
+            Next::LookOnly { finished, reason } => {
+                self.look_only(place, work, *finished, reason).await
             }
             Next::Ask { why, details } => Err(Stop::Decision(Box::new(place.entry(
                 PlanAction::Decide,
@@ -428,7 +437,7 @@ impl<'p> Session<'p> {
 }
 
 impl Next {
-    fn of(engine: &Engine, ready: &Ready<'_>, identity: &str) -> Self {
+    fn of(engine: &Engine, ready: &Ready<'_>, kind: Kind, identity: &str) -> Self {
         match &ready.decision {
             Decision::Done(finished) => Self::Done(Box::new((*finished).clone())),
             Decision::Adopt { from, finished } => Self::Adopt {
@@ -442,6 +451,15 @@ impl Next {
                 }
             }
             Decision::Recover(attempt) => Self::Recover(Box::new((*attempt).clone())),
+            Decision::LookAgain { finished, until } => match kind {
+                Kind::ReadOnly => Self::Run {
+                    reason: Some(super::plan::looked_at_again(until)),
+                },
+                _ => Self::LookOnly {
+                    finished: Box::new((*finished).clone()),
+                    reason: super::plan::looked_at_again(until),
+                },
+            },
             Decision::Ask(question) => {
                 let (why, details) = engine.ask_about_changed(
                     identity,

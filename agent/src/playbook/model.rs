@@ -183,6 +183,8 @@ pub struct Play {
     pub vars: Vars,
     /// Contents of `vars_files`, later files win.
     pub vars_files: Vec<Vars>,
+    /// `site`: the folder that all of the play's work belongs to.
+    pub site: Option<Node>,
     /// `environment`: a mapping, where given.
     pub environment: Option<Node>,
     /// `become`.
@@ -293,9 +295,17 @@ pub struct Task {
     pub done_when: DoneWhen,
     /// `undone_by`: the `id` of an earlier task; what this one does lies inside what that one makes.
     pub undone_by: Option<(String, Location)>,
+    /// `again_until`: the `id`s of later tasks; a later run looks again until one of them has begun.
+    pub again_until: Vec<(String, Location)>,
 }
 
 impl Task {
+    /// Whether it looks only, or stands among the looks before an effect.
+    #[must_use]
+    pub fn is_look(&self) -> bool {
+        self.module.kind == crate::modules::Kind::ReadOnly || !self.again_until.is_empty()
+    }
+
     /// A task with nothing but a module.
     #[must_use]
     pub fn plain(
@@ -337,6 +347,7 @@ impl Task {
             changed_when: Vec::new(),
             done_when: DoneWhen::default(),
             undone_by: None,
+            again_until: Vec::new(),
         }
     }
 }

@@ -205,6 +205,7 @@ fn task_keywords() -> Map<String, Value> {
             "Its effect is there already if all of these are true",
         ),
         "undone_by": described(reference("fixed_text"), "`id` of the earlier task with which `rollback` takes this one's effect away"),
+        "again_until": described(reference("texts"), "`id`s of later tasks: a later run looks again until one of them has begun"),
         "args": described(reference("mapping"), "More arguments of the module"),
     })));
     all
@@ -355,6 +356,7 @@ fn play() -> Value {
                 ],
             },
             "vars_files": described(reference("texts"), "Files with variables, relative to the playbook"),
+            "site": {"description": "Folder that all of the play's work belongs to: one state alone goes on there", "type": ["string", "null"]},
             "environment": described(reference("mapping"), "Environment of programs that tasks start"),
             "become": described(reference("truth"), "Asks for root"),
             "tags": described(reference("texts"), "For `--tags` and `--skip-tags`"),

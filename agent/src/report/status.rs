@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::facts;
 use super::style::{Ink, View};
 use super::units;
-use crate::engine::{Plan, PlanAction};
+use crate::engine::{Plan, PlanAction, SiteView};
 use crate::state::{History, ServedDirectory, TaskHistory, TaskStatus};
 
 struct Row<'t> {
@@ -244,6 +244,8 @@ pub struct Status<'a> {
     pub state: &'a Path,
     /// What its journal knows.
     pub history: &'a History,
+    /// The sites that it works on, as they are now.
+    pub sites: &'a [SiteView],
     /// Who works on it just now.
     pub running: Option<&'a str>,
     /// Servers that are up, or may be.
@@ -347,6 +349,11 @@ pub fn text(status: &Status<'_>, view: View) -> String {
         );
         let _ = writeln!(out, "{}", view.fit(&line));
     }
+    for site in status.sites {
+        let (word, ink) = site_word(site);
+        let line = format!("  site {}: {}", site.site.display(), view.paint(ink, &word));
+        let _ = writeln!(out, "{}", view.fit(&line));
+    }
     let last = history.runs.len();
     for (index, run) in history.runs.iter().enumerate() {
         let (word, ink) = super::history::outcome(run, index + 1 == last, status.running);
@@ -370,6 +377,23 @@ pub fn text(status: &Status<'_>, view: View) -> String {
     }
     out.push_str(&next(status, view));
     out
+}
+
+/// What a site's marker says, in a few words.
+fn site_word(site: &SiteView) -> (Cow<'static, str>, Ink) {
+    match (&site.refusal, &site.marker) {
+        (Some(refusal), _) => (format!("a run would stop: {refusal}").into(), Ink::Bad),
+        (None, Some(marker)) => {
+            let head = marker.head.get(..12).unwrap_or(&marker.head);
+            let text = format!(
+                "marked as this state's in run {} (head {head}…)",
+                marker.run
+            );
+            (text.into(), Ink::Faint)
+        }
+        (None, None) if site.held => ("its marker is gone".into(), Ink::Change),
+        (None, None) => ("not marked yet".into(), Ink::Faint),
+    }
 }
 
 fn next(status: &Status<'_>, view: View) -> String {
@@ -443,6 +467,15 @@ pub fn json(status: &Status<'_>) -> Value {
             })
         })
         .collect();
+    let sites: Vec<Value> = status
+        .sites
+        .iter()
+        .map(|site| {
+            json!({
+                "site": site.site, "held": site.held, "marker": site.marker, "refusal": site.refusal,
+            })
+        })
+        .collect();
     let (next, unknown) = match &status.next {
         Next::Planned { plan, .. } => (Some(plan), None),
         Next::Unknown(why) => (None, Some(why)),
@@ -450,7 +483,7 @@ pub fn json(status: &Status<'_>) -> Value {
     json!({
         "v": 1, "playbook": status.playbook, "servers": status.servers, "running": status.running,
         "tasks": tasks,
-        "services": services, "runs": super::history::runs(history),
+        "services": services, "sites": sites, "runs": super::history::runs(history),
         "next": next, "next_unknown": unknown,
     })
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::format::LineError;
+use super::site::SiteError;
 
 /// The state directory cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +83,9 @@ pub enum StateError {
         /// Who.
         holder: String,
     },
+    /// A site does not go on with this state.
+    #[error(transparent)]
+    Site(Box<SiteError>),
     /// Written by a newer agent.
     #[error("{}:{line}: this record has format version {version}, this agent reads up to {known}", path.display())]
     Newer {
@@ -182,6 +186,12 @@ fn missing(from: u64, to: u64) -> String {
     }
 }
 
+impl From<SiteError> for StateError {
+    fn from(error: SiteError) -> Self {
+        Self::Site(Box::new(error))
+    }
+}
+
 impl StateError {
     /// Returns a closure for `map_err`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -215,6 +225,7 @@ impl StateError {
             Self::NotAFile { .. } => "state::not_a_file",
             Self::Lost { .. } => "state::journal_lost",
             Self::Copied { .. } => "state::copied",
+            Self::Site(error) => error.code(),
             Self::HeldByCopy { .. } => "state::held_by_copy",
             Self::Locked { .. } => "state::locked",
             Self::Archive { .. } => "state::archive",
@@ -227,6 +238,11 @@ impl StateError {
     #[must_use]
     pub fn help(&self) -> Option<String> {
         Some(match self {
+            Self::Io { action: "mark", .. } => {
+                "a state marks its site before it does anything there, so the agent must be able to write \
+                 in that folder; nothing was done there"
+                    .into()
+            }
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     "free space on the state directory's filesystem and run again; nothing was done \
@@ -266,6 +282,7 @@ impl StateError {
                  `state adopt PLAYBOOK --reason TEXT`"
                     .into()
             }
+            Self::Site(error) => error.help(),
             Self::HeldByCopy { .. } => {
                 "two copies of one state would do the same work twice: end that run, and keep one copy"
                     .into()

@@ -110,11 +110,11 @@ pub enum Body {
         /// Declared, settled variable -> its value, rendered. Secrets are left out.
         variables: BTreeMap<String, Value>,
     },
-    /// A site was marked as this state's, or found marked.
+    /// A site was marked as this state's, or found marked so, or freed.
     SiteMarked {
         /// The site's folder.
         site: PathBuf,
-        /// What the marker says.
+        /// What the marker says; null where it was taken away, so that the site is free.
         marker: Value,
     },
     /// A task is about to have its effect.

@@ -1,6 +1,7 @@
 //! What the journal knows about each task, folded from its records.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -150,6 +151,19 @@ pub struct Service {
     pub directories: Vec<ServedDirectory>,
 }
 
+/// The last that a journal says of a site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarkedSite {
+    /// Its folder.
+    pub site: PathBuf,
+    /// Run that said so.
+    pub run: String,
+    /// When.
+    pub time: Timestamp,
+    /// Marked as this state's, and not freed since.
+    pub held: bool,
+}
+
 /// An operator's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
@@ -183,6 +197,8 @@ pub struct History {
     /// Play -> its settled variables, as they were before its first effect. Nothing is settled once
     /// everything was taken back.
     pub settled: BTreeMap<String, BTreeMap<String, Value>>,
+    /// Sites, in the order in which they were first marked.
+    pub sites: Vec<MarkedSite>,
 }
 
 impl History {
@@ -344,8 +360,8 @@ impl History {
                     known.entry(name.clone()).or_insert_with(|| value.clone());
                 }
             }
+            Body::SiteMarked { site, marker } => self.site(record, site, !marker.is_null()),
             Body::JournalCreated { .. }
-            | Body::SiteMarked { .. }
             | Body::OutcomeUnknown { .. }
             | Body::StateAdopted { .. }
             | Body::PurgeStarted { .. }
@@ -417,6 +433,19 @@ impl History {
         match self.services.iter_mut().find(|known| known.name == name) {
             Some(known) => *known = now,
             None => self.services.push(now),
+        }
+    }
+
+    fn site(&mut self, record: &Record, site: &Path, held: bool) {
+        let now = MarkedSite {
+            site: site.to_path_buf(),
+            run: record.run.clone(),
+            time: record.time,
+            held,
+        };
+        match self.sites.iter_mut().find(|known| known.site == site) {
+            Some(known) => *known = now,
+            None => self.sites.push(now),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Knows no module, no playbook and no host: it stores identities, fingerprints and results, proves
 //! that they are unaltered, and answers what is known about a task.
 
+pub mod adopt;
 pub mod archive;
 pub mod deeds;
 pub mod error;
@@ -17,6 +18,7 @@ mod outline;
 mod outputs;
 pub mod reader;
 pub mod seat;
+pub mod site;
 
 pub use deeds::{Deed, DeedEnd, Deeds, Effort, OpenUndo};
 pub use error::{ChainBreak, StateError};
@@ -24,9 +26,10 @@ pub use fingerprint::Fingerprint;
 pub use format::{
     Answer, Body, How, Outcome, Output, Purged, Record, Seat, ServedDirectory, TaskStatus,
 };
-pub use history::{Attempt, Decision, Finished, History, Run, Service, TaskHistory};
+pub use history::{Attempt, Decision, Finished, History, MarkedSite, Run, Service, TaskHistory};
 pub use host_lock::HostLock;
 pub use journal::{Journal, StateDir};
 pub use lock::Lock;
 pub use outputs::{CheckedOutput, check_outputs};
 pub use reader::{Contents, read};
+pub use site::{Claimant, Marker, SiteError, Standing};

@@ -12,9 +12,7 @@ use jiff::Timestamp;
 
 use super::error::StateError;
 use super::fingerprint::sha256_hex;
-use super::format::{Body, Outcome, Seat};
-use super::journal::{Journal, StateDir, read_for};
-use super::lock::Lock;
+use super::format::{Body, Seat};
 use super::reader::Contents;
 
 impl Seat {
@@ -90,63 +88,11 @@ pub fn refuse_copy(
     }
 }
 
-/// Who adopts a copy, and why.
-#[derive(Debug, Clone, Copy)]
-pub struct Adoption<'a> {
-    /// Id for the record.
-    pub run: &'a str,
-    /// Who.
-    pub user: &'a str,
-    /// Name of the host.
-    pub host: &'a str,
-    /// Id of the machine.
-    pub machine: Option<&'a str>,
-    /// Why.
-    pub reason: &'a str,
-}
-
-/// Records that this copy of a playbook's journal, and the directories that services find, are those that go
-/// on. Returns whether there was anything to adopt; where the journal lies where its last run left it, and
-/// that run asked nothing, nothing is written.
-///
-/// # Errors
-/// When the state is in use, damaged, or cannot be written.
-pub fn adopt(dir: &StateDir, playbook: &str, by: Adoption<'_>) -> Result<bool, StateError> {
-    let path = dir.journal();
-    let holder = format!("pid {}, adopting the state", std::process::id());
-    let _lock = Lock::take(&dir.lock(), &holder)?;
-    let contents = read_for(dir, playbook)?;
-    match refuse_copy(&path, &contents, by.machine) {
-        Ok(()) if !asked_last(&contents) => return Ok(false),
-        Ok(()) | Err(StateError::Copied { .. }) => {}
-        Err(error) => return Err(error),
-    }
-    let (mut journal, _) = Journal::open(&path, &contents, by.run)?;
-    journal.append(Body::StateAdopted {
-        seat: Seat::of(&path, by.machine)?,
-        reason: by.reason.to_owned(),
-        user: by.user.to_owned(),
-        host: by.host.to_owned(),
-    })?;
-    Ok(true)
-}
-
-/// Whether the last run ended with a question.
-fn asked_last(contents: &Contents) -> bool {
-    let end = contents
-        .records
-        .iter()
-        .rev()
-        .find_map(|record| match &record.body {
-            Body::RunFinished { outcome, .. } => Some(*outcome),
-            _ => None,
-        });
-    end == Some(Outcome::DecisionNeeded)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::adopt::{Adoption, adopt};
+    use crate::state::journal::{Journal, StateDir};
     use crate::state::reader;
 
     fn run_started(path: &Path) -> Body {
@@ -175,6 +121,14 @@ mod tests {
         let path = own.journal();
         let empty = reader::read(&path).expect("empty");
         let (mut journal, _) = Journal::open(&path, &empty, "r1").expect("open");
+        journal
+            .append(Body::JournalCreated {
+                state_id: format!("seat-{}", std::process::id()),
+                playbook: "p".into(),
+                host: "h".into(),
+                rehearsal: false,
+            })
+            .expect("append");
         journal.append(run_started(&path)).expect("append");
 
         let contents = reader::read(&path).expect("read");
@@ -196,15 +150,19 @@ mod tests {
             host: "h",
             machine,
             reason: "the disk was exchanged",
+            site: None,
+            new_state_id: "unused",
         };
         assert!(matches!(
             refuse_copy(&copy.journal(), &contents, machine),
             Err(StateError::Copied { .. })
         ));
-        assert!(adopt(&copy, "p", by).expect("adopted"));
-        assert!(!adopt(&copy, "p", by).expect("nothing left to adopt"));
+        let adopted = adopt(&copy, "p", by).expect("adopted");
+        assert!(adopted.journal && adopted.sites.is_empty());
+        let again = adopt(&copy, "p", by).expect("looked at");
+        assert!(again.is_empty(), "nothing left to adopt");
         let contents = reader::read(&copy.journal()).expect("read");
-        assert_eq!(contents.records.len(), 2);
+        assert_eq!(contents.records.len(), 3);
         refuse_copy(&copy.journal(), &contents, machine).expect("adopted");
     }
 }

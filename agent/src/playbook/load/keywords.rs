@@ -16,6 +16,7 @@ pub(super) const PLAY: &[&str] = &[
     "handlers",
     "module_defaults",
     "secrets",
+    "site",
     "gather_facts",
     "no_log",
     "connection",
@@ -94,6 +95,7 @@ pub(super) const TASK: &[&str] = &[
     "changed_when",
     "done_when",
     "undone_by",
+    "again_until",
     "args",
 ];
 

@@ -92,6 +92,13 @@ impl Loader<'_> {
                 secrets.push(variable.name.clone());
             }
         }
+        let site = fields.node("site").and_then(|node| match &node.kind {
+            NodeKind::String(_) => Some(node),
+            _ => {
+                fields.wrong("site", "a path", &node);
+                None
+            }
+        });
         let tags = fields.texts("tags");
         let no_log = fields.boolean("no_log").unwrap_or(false);
         let diff = fields.node("diff");
@@ -166,6 +173,7 @@ impl Loader<'_> {
             diff,
             prompts,
             secrets,
+            site,
             tags,
             items,
             handlers,

@@ -61,6 +61,24 @@ pub(in crate::playbook) const LOOPS: &[(&str, LoopStyle)] = &[
     ("with_fileglob", LoopStyle::FileGlob),
 ];
 
+/// The tasks of `again_until`, each with its place.
+fn again_until(fields: &mut Fields<'_>) -> Vec<(String, Location)> {
+    let names = fields.texts("again_until");
+    let Some((_, node)) = fields.take("again_until") else {
+        return Vec::new();
+    };
+    match &node.kind {
+        NodeKind::Sequence(items) => names
+            .into_iter()
+            .zip(items.iter().map(|item| item.at.clone()))
+            .collect(),
+        _ => names
+            .into_iter()
+            .map(|name| (name, node.at.clone()))
+            .collect(),
+    }
+}
+
 impl Loader<'_> {
     /// Reads a list of tasks and blocks.
     pub(super) fn items(&mut self, list: &Node, inherited: &Inherited) -> Vec<Item> {
@@ -240,6 +258,7 @@ impl Loader<'_> {
         let done_when = self.done_when(&mut fields);
         let undone_by = fields.fixed_text("undone_by");
         let undone_by = undone_by.zip(fields.take("undone_by").map(|(_, node)| node.at.clone()));
+        let again_until = again_until(&mut fields);
         let args = fields.take("args").map(|(_, node)| node.clone());
         self.problems.append(&mut fields.problems);
         let old_form = fields.has("action") || fields.has("local_action");
@@ -297,6 +316,7 @@ impl Loader<'_> {
             changed_when,
             done_when,
             undone_by,
+            again_until,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Everything that can be known to be wrong before the first task runs: arguments against the modules'
 //! schemas, templates, names that nothing defines, identities, handlers.
 
+mod again;
 mod arguments;
 mod declared;
 mod names;
@@ -124,6 +125,7 @@ pub fn validate(playbook: &Playbook, known: &KnownNames) -> Findings {
         guarded: Vec::new(),
         local: Vec::new(),
         ids: HashMap::new(),
+        resting: again::Resting::default(),
         findings: Findings::default(),
     };
     // Of several plays, a name may be one that another one defines.
@@ -147,6 +149,8 @@ struct Validator {
     local: Vec<String>,
     /// Where each `id` of the play was first.
     ids: HashMap<String, Location>,
+    /// What each `again_until` of the play names, looked up at its end.
+    resting: again::Resting,
     findings: Findings,
 }
 
@@ -184,7 +188,10 @@ impl Validator {
         }
         self.local.clear();
         self.templates_in(&play.hosts, false);
-        for node in [&play.environment, &play.r#become].into_iter().flatten() {
+        for node in [&play.site, &play.environment, &play.r#become]
+            .into_iter()
+            .flatten()
+        {
             self.templates_in(node, false);
         }
         for name in &play.secrets {
@@ -199,10 +206,13 @@ impl Validator {
             })
             .collect();
         let mut services = HashMap::new();
+        self.resting = again::Resting::default();
         self.items(&play.items, &handlers, &mut services);
+        self.resting.of_handlers = true;
         for handler in &play.handlers {
             self.task(handler, &handlers);
         }
+        self.named_later();
     }
 
     fn secret(&mut self, play: &Play, name: &str) {
@@ -386,6 +396,7 @@ impl Validator {
         if let Some((id, at)) = &task.undone_by {
             self.undone_by(id, at);
         }
+        self.again_until(task);
         if let Some(id) = &task.id {
             let at = places::value_of_id(task, id);
             if let Some(first) = self.ids.get(id) {
