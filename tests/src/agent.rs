@@ -30,6 +30,25 @@ pub fn workspace() -> &'static Path {
 
 /// Names a binary that was built elsewhere.
 const NAMED: &str = "KAAPANA_LAB_AGENT";
+/// Tells whether a task of the shipped playbooks is a look that a later run repeats (`again_until`), by its
+/// identity. Keywords stand right behind the `id` there.
+#[must_use]
+pub fn is_looked_at_again(identity: &str) -> bool {
+    let own = identity.rsplit(" / ").next().unwrap_or(identity);
+    let own = own.split(" [").next().unwrap_or(own);
+    let named = format!("id: {own}");
+    let folder = fs::read_dir(workspace().join("playbooks"));
+    let files = folder.into_iter().flatten().flatten();
+    files.into_iter().any(|file| {
+        let text = fs::read_to_string(file.path()).unwrap_or_default();
+        let mut lines = text.lines().map(str::trim);
+        lines.any(|line| line == named)
+            && lines
+                .next()
+                .is_some_and(|line| line.starts_with("again_until:"))
+    })
+}
+
 static BUILT: OnceLock<PathBuf> = OnceLock::new();
 static PLAYBOOKS: OnceLock<PathBuf> = OnceLock::new();
 

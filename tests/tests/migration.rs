@@ -184,7 +184,8 @@ fn continues_to_the_right_end(migration: &Migration) -> Outcome {
         let ended = done.iter().any(|r| {
             r["event"] == "task_finished" && r["task"] == task.as_str() && r["status"] != "failed"
         });
-        assert!(!ended, "{task} ran again although it was done");
+        let again = lab::agent::is_looked_at_again(&task);
+        assert!(!ended || again, "{task} ran again although it was done");
     }
     migration.must_be_passed_over()?;
     migration.must_have_ended_right()?;
