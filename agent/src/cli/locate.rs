@@ -16,6 +16,7 @@ use crate::modules::kubernetes::ClusterEnvironment;
 use crate::playbook::load::LoadOptions;
 use crate::playbook::validate::{Checked, KnownNames, check};
 use crate::report::diagnostic;
+use crate::source::shown;
 use crate::state::{Lock, StateDir, StateError};
 use crate::vault::Vault;
 
@@ -100,12 +101,14 @@ impl More {
 
 /// The playbook and its options again, for a further command.
 fn invocation(global: &Global, args: &PlaybookArgs) -> Vec<String> {
-    let mut words = vec![args.playbook.display().to_string()];
+    let mut words = vec![shown(&args.playbook).to_string()];
     for vars in &args.extra_vars {
-        words.extend(["-e".to_owned(), vars.clone()]);
+        let file = vars.strip_prefix('@').map(Path::new);
+        let vars = file.map_or_else(|| vars.clone(), |file| format!("@{}", shown(file)));
+        words.extend(["-e".to_owned(), vars]);
     }
     if let Some(dir) = &global.state_dir {
-        words.extend(["--state-dir".to_owned(), dir.display().to_string()]);
+        words.extend(["--state-dir".to_owned(), shown(dir).to_string()]);
     }
     words
 }

@@ -21,7 +21,7 @@ use crate::event::Event;
 use crate::playbook::model::Playbook;
 use crate::playbook::template::Templates;
 use crate::redact::Redactor;
-use crate::source::Problem;
+use crate::source::{Problem, shown};
 use crate::state::fingerprint::sha256_hex;
 use crate::state::journal::read_for;
 use crate::state::{
@@ -377,7 +377,7 @@ impl Engine {
     fn run_started_event(&self, run: &str, tasks_total: usize) -> Event {
         Event::RunStarted {
             run: run.to_owned(),
-            playbook: self.playbook.path.display().to_string(),
+            playbook: shown(&self.playbook.path).to_string(),
             tasks_total,
             check_mode: self.options.check,
         }
