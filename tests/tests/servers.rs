@@ -166,6 +166,15 @@ fn a_server_ends_by_itself_when_its_agent_is_killed_and_the_next_run_goes_on() -
     stage.finish()
 }
 
+/// Pauses a container; runc gives up on one whose processes are just being born.
+fn freeze(container: &str) {
+    let since = Instant::now();
+    while let Err(error) = docker(&["pause", container]) {
+        assert!(since.elapsed() < PATIENCE, "{error}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 #[test]
 fn a_stopped_agent_and_a_frozen_container_lose_nothing() -> Tried {
     // The soak variant stands still for five minutes.
@@ -179,14 +188,14 @@ fn a_stopped_agent_and_a_frozen_container_lose_nothing() -> Tried {
     run.signal("STOP")?;
     std::thread::sleep(still);
     assert!(stage.is_up());
-    docker(&["pause", &container])?;
+    freeze(&container);
     std::thread::sleep(Duration::from_secs(1));
     docker(&["unpause", &container])?;
     run.signal("CONT")?;
     assert!(stage.is_up());
     assert!(!stage.log().contains("shutdown request"), "{}", stage.log());
     // Killed while its container is frozen: the server ends when it thaws.
-    docker(&["pause", &container])?;
+    freeze(&container);
     run.kill()?;
     std::thread::sleep(Duration::from_millis(500));
     docker(&["unpause", &container])?;
@@ -446,9 +455,9 @@ fn a_disk_that_comes_back_under_another_number_is_the_same_disk() -> Tried {
     let before = device();
     let first = stage.scene.run()?;
     assert_eq!(first.code, Some(2), "{}{}", first.stdout, first.stderr);
-    // Another device takes the number that was its own.
-    let spare = sh(
-        "umount \"$2\"; truncate -s 1M \"$1.spare\"; spare=$(losetup --find --show \"$1.spare\"); mount -o loop \"$1\" \"$2\"; echo $spare",
+    // The same file behind another device.
+    let behind = sh(
+        "other=$(losetup --find --show \"$1\"); umount \"$2\"; mount \"$other\" \"$2\"; echo $other",
     )?;
     let other = device();
     fs::write(stage.scene.path("go"), "").expect("write");
@@ -463,7 +472,7 @@ fn a_disk_that_comes_back_under_another_number_is_the_same_disk() -> Tried {
         .agent(&["state", "adopt"], &["--reason", "restored"]);
     let fourth = stage.scene.run();
     remove_containers_on(&stage.home());
-    sh(&format!("umount \"$2\"; losetup --detach {}", spare.trim()))?;
+    sh(&format!("umount \"$2\"; losetup --detach {}", behind.trim()))?;
     assert_ne!(before, other, "the disk has another number");
     second?.must_have(0)?;
     // A copy of the directory in its place is asked about, and a person may answer for it.

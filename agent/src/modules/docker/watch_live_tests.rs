@@ -38,7 +38,8 @@ impl Rig {
         let identity = ServiceIdentity {
             state_id: lab::workplace::unique("watch"),
             playbook: "test".into(),
-            service: "watched".into(),
+            // The container's name has the whole of this one.
+            service: lab::workplace::unique("watched"),
             run: self.dir.path().display().to_string(),
         };
         let started = service::start(&self.ctx, &identity, &container).await;
