@@ -3,6 +3,7 @@
 //! Prints nothing and asks nothing; what happens is told through [`crate::event::Event`].
 
 mod arguments;
+mod asks;
 pub mod decide;
 mod effort;
 mod execute;
@@ -10,6 +11,7 @@ mod facts;
 mod failure;
 mod fits;
 mod frame;
+mod fresh;
 mod handlers;
 mod hold;
 pub mod identity;
@@ -31,8 +33,10 @@ mod session;
 mod task;
 mod task_log;
 mod unit;
+mod unseen;
 mod variables;
 
+pub use asks::AsksNothing;
 pub use decide::{Decision, decide};
 pub use failure::describe;
 pub use fits::root_asked_for;
