@@ -674,7 +674,7 @@ mod tests {
         };
         let go = notified("h", "t");
         assert_eq!(due(3, &[]), [false; 3]);
-        assert_eq!(due(3, &[go.clone()]), [true; 3]);
+        assert_eq!(due(3, std::slice::from_ref(&go)), [true; 3]);
         // Killed in its loop: the items that are left.
         let half = [ok("h [a]"), ok("h [b]"), go.clone(), ok("h [a]")];
         assert_eq!(due(3, &half), [true, false, true]);
@@ -683,11 +683,11 @@ mod tests {
         assert_eq!(due(3, &[go.clone(), failed("h")]), [true; 3]);
         // Notified by itself, it has one more.
         let itself = [go.clone(), notified("h", "h"), ok("h"), ran("h")];
-        assert_eq!(due(3, &itself)[0], true);
+        assert!(due(3, &itself)[0]);
         let over = [&itself[..], &[ok("h"), ran("h")]].concat();
-        assert_eq!(due(3, &over)[0], false);
+        assert!(!due(3, &over)[0]);
         // Before version 3 the end of its task was the end of its turn.
-        assert_eq!(due(2, &[go.clone(), ok("h")])[0], false);
-        assert_eq!(due(2, &[go, failed("h")])[0], true);
+        assert!(!due(2, &[go.clone(), ok("h")])[0]);
+        assert!(due(2, &[go, failed("h")])[0]);
     }
 }
