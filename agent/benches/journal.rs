@@ -48,6 +48,7 @@ fn records(task: usize) -> [Body; 2] {
                 "checksum": format!("sha256:{sha256}"), "sha256": sha256,
                 "program": "pg_dump (PostgreSQL) 13.16", "changed": true, "failed": false,
             }),
+            hidden: Vec::new(),
             outputs: vec![Output {
                 path: PathBuf::from("/home/kaapana/fast/backup/pacsdb.sql"),
                 size: 134_285_892,

@@ -74,6 +74,37 @@ impl Redactor {
     }
 }
 
+/// Where two values differ, of which one was made of the other by [`Redactor::value`]: JSON pointers.
+#[must_use]
+pub fn differing(whole: &Value, cut: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    compare(whole, cut, &mut String::new(), &mut found);
+    found
+}
+
+fn compare(whole: &Value, cut: &Value, path: &mut String, found: &mut Vec<String>) {
+    let at = path.len();
+    match (whole, cut) {
+        (Value::Object(one), Value::Object(other)) => {
+            for (name, item) in one {
+                path.push('/');
+                path.push_str(&name.replace('~', "~0").replace('/', "~1"));
+                compare(item, other.get(name).unwrap_or(&Value::Null), path, found);
+                path.truncate(at);
+            }
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            for (index, (item, other)) in one.iter().zip(other).enumerate() {
+                path.push_str(&format!("/{index}"));
+                compare(item, other, path, found);
+                path.truncate(at);
+            }
+        }
+        (one, other) if one == other => {}
+        _ => found.push(path.clone()),
+    }
+}
+
 /// A secret shorter than this is cut out only where it stands alone: `pacs` is hidden in
 /// `PGPASSWORD=pacs`, and `pacsdb` stays readable.
 const LONG: usize = 8;
@@ -124,6 +155,22 @@ pub fn is_secret_name(name: &str) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_was_cut_is_told_by_its_place() {
+        let redactor = Redactor::default();
+        redactor.add(&json!("hunter2-long"));
+        let whole = json!({
+            "a": ["x", "is hunter2-long"], "b/c": {"~d": "hunter2-long"}, "db_password": "other",
+            "e": 1, "f": "[hidden]",
+        });
+        let cut = redactor.value(&whole);
+        assert_eq!(
+            differing(&whole, &cut),
+            ["/a/1", "/b~1c/~0d", "/db_password"]
+        );
+        assert!(differing(&cut, &cut).is_empty());
+    }
 
     #[test]
     fn secrets_vanish_from_texts_keys_and_nested_values() {

@@ -7,7 +7,8 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use lab::conformance::{
-    Case, Differences, ansible_lint_schemas, cases, disagreements, left_behind, place, run_agent,
+    Case, Differences, ansible_lint_schemas, cases, disagreements, folder, left_behind, place,
+    ranks, run_agent,
 };
 use lab::{agent, apt, tool};
 
@@ -83,6 +84,15 @@ fn the_suite_is_large_and_every_case_is_a_case_of_its_own() -> Outcome {
     assert!(all.len() >= 150, "only {} cases", all.len());
     let hashes: BTreeSet<&String> = all.iter().map(|case| &case.hash).collect();
     assert_eq!(hashes.len(), all.len(), "two cases are the same");
+    Ok(())
+}
+
+#[test]
+fn the_case_about_ranks_has_every_pair_of_them() -> Outcome {
+    for (name, text) in ranks::files() {
+        let kept = fs::read_to_string(folder().join("cases").join(&name))?;
+        assert_eq!(kept, text, "{name}: `conformance --ranks` writes it");
+    }
     Ok(())
 }
 

@@ -396,7 +396,9 @@ fn a_decision_is_made_and_a_playbook_taken_back_from_afar() -> Outcome {
     let controller = Controller::new(&network, tasks, "")?;
     let running = begun(&controller, &host, &[])?;
     host.sh("pkill -KILL -f '[w]ork --job'")?;
-    running.end()?.must_have(2)?;
+    let ended = running.end()?;
+    ended.must_have(6)?;
+    ended.must_say(&["was killed", "Nobody saw how", "cut"])?;
 
     let asked = controller.run(&["run"], &[])?;
     asked.must_have(6)?;

@@ -160,6 +160,9 @@ impl From<RunError> for Failure {
         match error {
             RunError::State(error) => Self::State(error),
             RunError::Invalid(problems) => Self::Problems(problems),
+            RunError::AsksNothing(nothing) => {
+                Self::other(nothing.code(), nothing.to_string(), &nothing.instead)
+            }
             RunError::UnknownTask(unknown) => {
                 Self::other(unknown.code(), unknown.to_string(), &unknown.help())
             }

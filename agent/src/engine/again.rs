@@ -123,12 +123,13 @@ impl<'p> Session<'p> {
                 if let Value::Object(map) = &mut result {
                     map.insert("changed".into(), false.into());
                 }
-                self.take_facts(place.task, &result);
+                self.take_facts(place, &result, &finished.hidden);
                 let summary = Some(format!("still as in run {}", finished.run));
                 self.finished_event(place, Status::Ok, &result, summary, since);
                 return Ok(UnitEnd {
                     status: Status::Ok,
                     result,
+                    hidden: finished.hidden,
                 });
             }
             Ok(Plan::NeedsChange(lines)) => self.no_longer(place, &finished, &lines.join("; ")),
@@ -174,6 +175,7 @@ mod tests {
             fingerprint: Fingerprint::default(),
             arguments: Value::Null,
             result: Value::Null,
+            hidden: Vec::new(),
             outputs: Vec::new(),
             summary: None,
             duration_ms: 0,
@@ -194,6 +196,7 @@ mod tests {
             arguments: Value::Null,
             intent: Value::Null,
             needs_change: None,
+            unseen: None,
         };
         let decisions = [
             Decision::Done(&old),

@@ -61,6 +61,7 @@ fn any_body() -> impl Strategy<Value = Body> {
                 fingerprint: print(input),
                 arguments: Value::Null,
                 result: Value::Null,
+                hidden: Vec::new(),
                 outputs: Vec::new(),
                 summary: None,
                 error: None,

@@ -20,6 +20,7 @@ fn finished(number: u8, status: TaskStatus) -> Finished {
         fingerprint: fingerprint(number),
         arguments: Value::Null,
         result: Value::Null,
+        hidden: Vec::new(),
         outputs: Vec::new(),
         summary: None,
         duration_ms: 0,
@@ -36,6 +37,7 @@ fn attempt(number: u8) -> Attempt {
         arguments: Value::Null,
         intent: Value::Null,
         needs_change: None,
+        unseen: None,
     }
 }
 

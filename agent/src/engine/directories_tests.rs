@@ -65,6 +65,7 @@ fn ended(task: &str, status: TaskStatus, result: Value) -> Body {
         fingerprint: Fingerprint::default(),
         arguments: Value::Null,
         result,
+        hidden: Vec::new(),
         outputs: Vec::new(),
         summary: None,
         error: None,

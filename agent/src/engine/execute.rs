@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::failure::Failure;
 use super::judge::Try;
+use super::recovery::only_looks;
 use super::run::Stop;
 use super::services::NotUp;
 use super::session::Session;
@@ -17,6 +18,7 @@ use super::unit::Place;
 use crate::event::{Event, Status, millis};
 use crate::modules::worker;
 use crate::modules::{Kind, Module, ModuleError, Outcome, OutputFile, Plan, TaskContext};
+use crate::playbook::model::Task;
 use crate::playbook::template::Scope;
 use crate::source::Problem;
 use crate::state::{Attempt, Body, Fingerprint, How, Output, TaskStatus};
@@ -167,6 +169,11 @@ impl<'p> Session<'p> {
                     }
                     return self.finish(place, work, attempt, How::Ran, outcome, since);
                 }
+                Try::Unseen(failure) => {
+                    return Err(self
+                        .unseen(place, scope, work, &ctx, failure, since)
+                        .await?);
+                }
                 Try::Failed(mut failure) => {
                     // Another try might do it twice.
                     if attempt_number > retries || failure.unknown {
@@ -239,19 +246,28 @@ impl<'p> Session<'p> {
             Ok(applied) => applied,
             Err(panicked) => Err(panicked.into()),
         };
+        let once = happens_once(place.task, work.module.as_ref());
         let tried = match applied {
             Ok(mut outcome) => {
                 outcome.changed |= started.half_done;
                 self.judge(place, scope, outcome)
             }
             Err(error) => match Failure::of_module(&error) {
-                Some(failure) => self.judge_failure(place, scope, failure),
+                Some(failure) if failure.unknown && once => Try::Unseen(failure),
+                Some(mut failure) => {
+                    // What only looks may look again.
+                    failure.unknown &= place.task.module.kind == Kind::Converging;
+                    self.judge_failure(place, scope, failure)
+                }
                 // No finish record: the next run asks the module what became of it.
                 None if self.engine.options.cancel.is_cancelled() => return Err(Stop::Interrupted),
                 None => {
-                    let seconds = limit.unwrap_or_default().as_secs();
-                    let message = format!("did not finish within its timeout of {seconds} s");
-                    Try::Failed(Failure::new("engine::timeout", message))
+                    let failure = timed_out(limit.unwrap_or_default());
+                    if once {
+                        Try::Unseen(failure)
+                    } else {
+                        Try::Failed(failure)
+                    }
                 }
             },
         };
@@ -308,7 +324,7 @@ impl<'p> Session<'p> {
         // Lets a later task tell whether two things were seen by the same run.
         result.insert("run".into(), self.run.clone().into());
         let mut result = Value::Object(result);
-        self.take_facts(place.task, &result);
+        self.take_facts(place, &result, &[]);
         let mut outputs: Vec<Output> = outputs.into_iter().map(output).collect();
         if work.holds_secret {
             hide_hashes(&mut result);
@@ -340,6 +356,7 @@ impl<'p> Session<'p> {
             status: kept,
             how,
             fingerprint: work.fingerprint.clone(),
+            hidden: self.hidden(place, &result),
             result: self.hide(place, &result),
             outputs,
             summary: summary.as_ref().map(|text| self.engine.redactor.text(text)),
@@ -347,7 +364,7 @@ impl<'p> Session<'p> {
             duration_ms: millis(since.elapsed()),
         })?;
         self.finished_event(place, status, &result, summary, since);
-        Ok(UnitEnd { status, result })
+        Ok(UnitEnd::new(status, result))
     }
 
     /// Tells whether a unit is only predicted: in check mode, or where `check_mode` says so.
@@ -394,7 +411,7 @@ impl<'p> Session<'p> {
                     let outcome = Outcome { result, ..outcome };
                     self.finish(place, work, None, How::Ran, outcome, since)
                 }
-                Try::Failed(failure) => {
+                Try::Failed(failure) | Try::Unseen(failure) => {
                     self.failed(place, &failure, work.fingerprint.clone(), None, since)
                 }
             },
@@ -454,6 +471,17 @@ impl<'p> Session<'p> {
             .map_or(0, crate::state::Journal::next_seq);
         format!("{}/{seq}", self.run)
     }
+}
+
+/// Whether a second attempt might do again what a first one did whose end nobody saw.
+fn happens_once(task: &Task, module: &dyn Module) -> bool {
+    task.module.kind == Kind::OneWay && !only_looks(task) && !module.may_repeat()
+}
+
+fn timed_out(limit: Duration) -> Failure {
+    let seconds = limit.as_secs_f64();
+    let message = format!("did not finish within its timeout of {seconds} s");
+    Failure::new("engine::timeout", message)
 }
 
 /// Runs a module, and asks it to stop when its time is over.

@@ -42,18 +42,23 @@ impl<'p> Frame<'p> {
     pub(super) fn enter(&self, block: &'p Block) -> Self {
         let mut inner = self.clone();
         inner.services.extend(&block.services);
+        if block.dynamic {
+            inner.scope.push_params(&block.common.vars);
+        } else {
+            inner.scope.push_vars(&block.common.vars);
+        }
         inner.add(&block.common);
         inner
     }
 
     pub(super) fn with_task(&self, task: &'p Task) -> Self {
         let mut inner = self.clone();
+        inner.scope.push_vars(&task.common.vars);
         inner.add(&task.common);
         inner
     }
 
     fn add(&mut self, common: &'p Common) {
-        self.scope.push_vars(&common.vars);
         self.when.extend(&common.when);
         self.environment.extend(&common.environment);
         self.ignore_errors = common.ignore_errors.as_ref().or(self.ignore_errors);

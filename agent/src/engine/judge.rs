@@ -26,6 +26,8 @@ pub(super) enum Try {
         outcome: Outcome,
     },
     Failed(Failure),
+    /// Nobody saw how it ended: it may be in effect, in part or as a whole, or still at work.
+    Unseen(Failure),
 }
 
 impl<'p> Session<'p> {

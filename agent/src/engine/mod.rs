@@ -4,6 +4,7 @@
 
 pub mod again;
 mod arguments;
+mod asks;
 pub mod decide;
 mod declared;
 mod directories;
@@ -13,6 +14,7 @@ mod facts;
 mod failure;
 mod fits;
 mod frame;
+mod fresh;
 mod handlers;
 mod hold;
 pub mod identity;
@@ -36,8 +38,10 @@ mod task;
 mod task_log;
 mod undo_tasks;
 mod unit;
+mod unseen;
 mod variables;
 
+pub use asks::AsksNothing;
 pub use decide::{Decision, decide};
 pub use directories::DirectoryRefused;
 pub use failure::describe;

@@ -13,7 +13,7 @@ use super::unit::{Item as LoopItem, Look, Place, Ready};
 use crate::modules::Kind;
 use crate::playbook::mentions;
 use crate::playbook::model::{Block, Item, Task};
-use crate::playbook::template::Scope;
+use crate::playbook::template::{Cut, Rank, Scope};
 use crate::source::Problem;
 use crate::state::{Finished, History, TaskHistory, TaskStatus};
 
@@ -131,7 +131,7 @@ impl Engine {
             engine: self,
             history,
             orphans: orphans(self, history),
-            root: self.root_scope(),
+            root: self.root_scope().lenient(),
             unknown: false,
             unheld: false,
             passed: Vec::new(),
@@ -158,6 +158,9 @@ impl Engine {
         Ok(planner.plan)
     }
 }
+
+/// A result of the journal, and what was cut from it: JSON pointers.
+type Known = (Value, Vec<String>);
 
 struct Planner<'e> {
     engine: &'e Engine,
@@ -259,20 +262,38 @@ impl<'e> Planner<'e> {
             }
         };
         let mut results = Vec::new();
-        for item in items {
+        let mut hidden = Vec::new();
+        for (number, item) in items.into_iter().enumerate() {
             let scope = self.engine.item_scope(&scope, spec, &item);
             let place = self.place(task, frame, Some(item.clone()));
             let result = self.unit(&place, &scope)?;
-            results.push(result.map(|result| item_result(spec, &item, result)));
+            results.push(result.map(|(result, lost)| {
+                let lost = lost.iter().map(|path| format!("/results/{number}{path}"));
+                hidden.extend(lost);
+                item_result(spec, &item, result)
+            }));
         }
         let whole: Option<Vec<Value>> = results.into_iter().collect();
-        self.register(task, whole.map(loop_result));
+        self.register(task, whole.map(|whole| (loop_result(whole), hidden)));
         Ok(())
     }
 
-    /// Plans a unit; returns its result where the journal has it.
-    fn unit(&mut self, place: &Place<'e>, scope: &Scope) -> Result<Option<Value>, Problem> {
-        let look = match self.engine.look(place, scope, self.history, &self.orphans) {
+    /// Plans a unit; returns its result where the journal has it, and what was cut from that.
+    fn unit(&mut self, place: &Place<'e>, scope: &Scope) -> Result<Option<Known>, Problem> {
+        let _ = scope.take_reached();
+        let look = self.engine.look(place, scope, self.history, &self.orphans);
+        let lacks = !scope.take_reached().is_empty();
+        let is_done = |look: &Look<'_>| match look {
+            Look::Ready(ready) => matches!(ready.decision, Decision::Done(_)),
+            Look::Skip { .. } => false,
+        };
+        if lacks && !look.as_ref().is_ok_and(is_done) {
+            let why = "depends on a result that the journal holds without its secrets".to_owned();
+            self.add(place, PlanAction::Later, why, Vec::new());
+            self.unknown = true;
+            return Ok(None);
+        }
+        let look = match look {
             Ok(look) => look,
             Err(problem) => return self.later(place, problem).map(|()| None),
         };
@@ -280,7 +301,7 @@ impl<'e> Planner<'e> {
             Look::Skip { condition } => {
                 let why = format!("`{condition}` is false");
                 self.add(place, PlanAction::Skip, why, Vec::new());
-                return Ok(Some(super::task::skipped_result(&condition)));
+                return Ok(Some((super::task::skipped_result(&condition), Vec::new())));
             }
             Look::Ready(ready) => ready,
         };
@@ -297,7 +318,7 @@ impl<'e> Planner<'e> {
                 PlanAction::Done,
                 done_in(finished),
                 Vec::new(),
-                Some(finished.result.clone()),
+                Some((finished.result.clone(), finished.hidden.clone())),
             ),
             Decision::Adopt { from, finished } => {
                 self.adopted.insert((*from).to_owned());
@@ -306,7 +327,7 @@ impl<'e> Planner<'e> {
                     PlanAction::Done,
                     why,
                     Vec::new(),
-                    Some(finished.result.clone()),
+                    Some((finished.result.clone(), finished.hidden.clone())),
                 )
             }
             Decision::Run(reason) => (PlanAction::Run, reason.describe(), Vec::new(), None),
@@ -317,7 +338,7 @@ impl<'e> Planner<'e> {
             Decision::LookAgain { finished, until } => {
                 // What a look finds now is known when it has looked; what is only checked stays as it was.
                 let looks = place.task.module.kind == Kind::ReadOnly;
-                let result = (!looks).then(|| finished.result.clone());
+                let result = (!looks).then(|| (finished.result.clone(), finished.hidden.clone()));
                 (PlanAction::Run, looked_at_again(until), Vec::new(), result)
             }
             Decision::Ask(question) => {
@@ -336,8 +357,12 @@ impl<'e> Planner<'e> {
             self.last_effect = Some(self.plan.entries.len());
         }
         self.add(place, action, why, details);
-        if let Some(result) = &result {
-            super::facts::take(&self.root, place.task, result);
+        if let Some((result, hidden)) = &result {
+            let cut = Cut {
+                paths: hidden.clone(),
+                origin: place.identity.clone(),
+            };
+            super::facts::take(&self.root, place.task, result, &cut, false);
         }
         self.unknown |= result.is_none() || set_facts;
         Ok(result)
@@ -403,10 +428,14 @@ impl<'e> Planner<'e> {
         Ok(())
     }
 
-    fn register(&mut self, task: &Task, result: Option<Value>) {
+    fn register(&mut self, task: &Task, result: Option<Known>) {
         if let Some(name) = &task.register {
             match result {
-                Some(result) => self.root.set(name, result),
+                Some((result, paths)) => {
+                    let origin = self.engine.identities.get(task).to_owned();
+                    let cut = Cut { paths, origin };
+                    self.root.set_cut(Rank::Set, name, result, cut);
+                }
                 None => {
                     self.root.unset(name);
                     self.unknown = true;

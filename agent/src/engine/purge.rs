@@ -183,7 +183,9 @@ impl Engine {
             Ok(true) => (PurgeEnd::Done(plan), None),
             Ok(false) => (PurgeEnd::Failed, None),
             Err(Stop::State(error)) => (PurgeEnd::Failed, Some(error)),
-            Err(Stop::Interrupted | Stop::Decision(_)) => (PurgeEnd::Interrupted, None),
+            Err(Stop::Interrupted | Stop::Unseen | Stop::Decision(_)) => {
+                (PurgeEnd::Interrupted, None)
+            }
         };
         let outcome = match end {
             PurgeEnd::Interrupted => Outcome::Interrupted,

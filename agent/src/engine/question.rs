@@ -51,10 +51,13 @@ impl Engine {
         (doing, found): (&str, &str),
         advice: &Advice,
     ) -> (String, Vec<String>) {
-        let why = format!(
-            "interrupted in run {} while {doing}; found now: {found}",
-            attempt.run
-        );
+        let run = &attempt.run;
+        let why = match &attempt.unseen {
+            None => format!("interrupted in run {run} while {doing}; found now: {found}"),
+            Some(seen) => format!(
+                "nobody saw how it ended in run {run} ({seen}) while {doing}; found now: {found}"
+            ),
+        };
         let done = "it is passed over from now on";
         (why, self.answers(identity, advice, done, "it runs again"))
     }

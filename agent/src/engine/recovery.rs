@@ -20,7 +20,7 @@ use crate::state::{Attempt, How};
 
 /// Whether the playbook says that a task changes nothing, whatever happens: `changed_when: false`. Then it may
 /// be done again without asking.
-fn only_looks(task: &Task) -> bool {
+pub(super) fn only_looks(task: &Task) -> bool {
     let says_no = |node: &Node| match &node.kind {
         NodeKind::Bool(changed) => !changed,
         NodeKind::String(text) => ["false", "no"].contains(&text.to_lowercase().as_str()),
@@ -94,10 +94,7 @@ impl<'p> Session<'p> {
         let result = Value::Object(failure.to_result());
         let text = self.message(place, failure);
         self.finished_event(place, Status::Failed, &result, Some(text), since);
-        UnitEnd {
-            status: Status::Failed,
-            result,
-        }
+        UnitEnd::new(Status::Failed, result)
     }
 
     /// Looks whether `done_when` holds; a task without one is never already done. The inner error is a

@@ -6,9 +6,9 @@ use super::run::{Engine, RunError, run_id};
 use super::unit::{Look, Place, Ready};
 use crate::modules::Advice;
 use crate::playbook::model::{Block, Item, Play, Task};
-use crate::playbook::template::Scope;
+use crate::playbook::template::{Cut, Scope};
 use crate::source::closest;
-use crate::state::{Answer, Body, Fingerprint, History, Journal, Lock, TaskHistory};
+use crate::state::{Answer, Attempt, Body, Fingerprint, History, Journal, Lock, TaskHistory};
 
 /// An answer that was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Engine {
     /// Records an answer about a task, named by its identity or the unique end of one.
     ///
     /// # Errors
-    /// When no task has the name, or the state is in use, a copy, damaged, or cannot be written.
+    /// When no task has the name, the one that has it asks nothing, or the state is in use, a copy, damaged, or cannot be written.
     pub fn resolve(&self, task: &str, answer: Answer, reason: &str) -> Result<Resolved, RunError> {
         let run = run_id();
         let dir = self.state_dir();
@@ -98,6 +98,9 @@ impl Engine {
         let history = History::of(&contents.records);
         self.refuse_other_sites(&contents, &history, Some("resolve"))?;
         let identity = self.known(&history, task)?;
+        if let Some(nothing) = self.asks_nothing(&identity, &history) {
+            return Err(nothing.into());
+        }
         let (fingerprint, advice) = self.stands_on(&identity, &history).unzip();
         let (mut journal, _) = Journal::open(&dir.journal(), &contents, &run)?;
         journal.append(Body::TaskResolved {
@@ -235,7 +238,7 @@ impl Engine {
                     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" ["))
                 })
             {
-                super::facts::take(root, task, &finished.result);
+                super::facts::take(root, task, &finished.result, &Cut::default(), false);
             }
         }
     }
@@ -328,15 +331,18 @@ pub(super) fn named<'i>(identities: &[&'i str], task: &str) -> Option<&'i str> {
 }
 
 /// Where a task stands, in a few words.
-fn standing(history: &TaskHistory) -> String {
+pub(super) fn standing(history: &TaskHistory) -> String {
     match history {
         TaskHistory::Finished(finished) => format!("done in run {}", finished.run),
         TaskHistory::Failed { run, .. } => format!("failed in run {run}"),
         TaskHistory::Interrupted(attempt) => {
-            format!(
-                "interrupted in run {} while `{}` was at work",
-                attempt.run, attempt.module
-            )
+            let Attempt { run, module, .. } = attempt.as_ref();
+            match &attempt.unseen {
+                None => format!("interrupted in run {run} while `{module}` was at work"),
+                Some(seen) => {
+                    format!("of unknown outcome since run {run} (`{module}`: {seen})")
+                }
+            }
         }
         TaskHistory::Redo { user, .. } => format!("to be run again, as {user} said"),
         TaskHistory::Skipped { condition } => format!("skipped, as `{condition}` was false"),

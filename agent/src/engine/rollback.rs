@@ -16,6 +16,7 @@ use crate::event::{Event, Status, millis};
 use crate::modules::{
     ModuleError, Planned, Recovery, Taken, TaskContext, Undo, View, apply_steps, plan_steps,
 };
+use crate::redact::differing;
 use crate::state::{
     Attempt, Body, Deed, DeedEnd, Deeds, Fingerprint, History, How, Outcome, TaskHistory,
     TaskStatus,
@@ -106,7 +107,7 @@ impl Engine {
         let (end, broken) = match ended {
             Ok(end) => (end, None),
             Err(Stop::State(error)) => (RollbackEnd::Failed, Some(error)),
-            Err(Stop::Interrupted) => (RollbackEnd::Interrupted, None),
+            Err(Stop::Interrupted | Stop::Unseen) => (RollbackEnd::Interrupted, None),
             Err(Stop::Decision(entry)) => {
                 let entry = UndoEntry {
                     task: entry.task,
@@ -269,7 +270,7 @@ impl Session<'_> {
                     &deed.task,
                     attempt,
                     TaskStatus::Failed,
-                    Value::Null,
+                    (Value::Null, Vec::new()),
                     Some(error),
                 );
                 self.record(body)?;
@@ -279,11 +280,14 @@ impl Session<'_> {
                 let mut result = outcome.result;
                 result.insert("changed".into(), outcome.changed.into());
                 result.insert("failed".into(), false.into());
-                let result = engine.redactor.value(&Value::Object(result));
+                let whole = Value::Object(result);
+                let result = engine.redactor.value(&whole);
+                let hidden = differing(&whole, &result);
                 if let Some(effort) = effort {
                     effort.result = Some(result.clone());
                 }
-                let body = settled(&deed.task, attempt, TaskStatus::Changed, result, None);
+                let end = (result, hidden);
+                let body = settled(&deed.task, attempt, TaskStatus::Changed, end, None);
                 self.record(body)?;
             }
         }
@@ -480,7 +484,7 @@ fn settled(
     task: &str,
     attempt: &Attempt,
     status: TaskStatus,
-    result: Value,
+    (result, hidden): (Value, Vec<String>),
     error: Option<&str>,
 ) -> Body {
     Body::TaskFinished {
@@ -491,6 +495,7 @@ fn settled(
         fingerprint: Fingerprint::clone(&attempt.fingerprint),
         arguments: Value::Null,
         result,
+        hidden,
         outputs: Vec::new(),
         summary: None,
         error: error.map(str::to_owned),

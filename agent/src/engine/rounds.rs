@@ -11,7 +11,7 @@ use super::run::Engine;
 use super::services::seconds;
 use super::unit::{Item, text_of_value};
 use crate::playbook::model::{Block, Loop, LoopStyle};
-use crate::playbook::template::Scope;
+use crate::playbook::template::{Cut, Scope};
 use crate::source::Problem;
 
 /// A sequence longer than this is taken for a mistake.
@@ -80,6 +80,7 @@ impl Engine {
                         value: value.clone(),
                         index,
                         around: around(index),
+                        lost: None,
                     };
                     let scope = self.item_scope(scope, spec, &item);
                     Some(text_of_value(&self.templates.render(label, &scope)?))
@@ -96,13 +97,23 @@ impl Engine {
                 value,
                 index,
                 around,
+                lost: None,
             })
             .collect())
     }
 
     pub(super) fn item_scope(&self, scope: &Scope, spec: &Loop, item: &Item) -> Scope {
         let mut scope = scope.clone();
-        scope.bind(&spec.loop_var, item.value.clone());
+        match &item.lost {
+            None => scope.bind(&spec.loop_var, item.value.clone()),
+            Some(origin) => {
+                let cut = Cut {
+                    paths: vec![String::new()],
+                    origin: origin.clone(),
+                };
+                scope.bind_cut(&spec.loop_var, item.value.clone(), cut);
+            }
+        }
         scope.bind("ansible_loop_var", spec.loop_var.clone().into());
         if let Some(name) = &spec.index_var {
             scope.bind(name, item.index.into());

@@ -8,6 +8,7 @@ use bollard::Docker;
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
+use super::asks::AsksNothing;
 use super::directories::Directories;
 use super::effort::Effort;
 use super::hold::{Held, Locks};
@@ -66,6 +67,15 @@ pub enum RunError {
     /// A task was named that the journal does not know, or not alone.
     #[error(transparent)]
     UnknownTask(Box<UnknownTask>),
+    /// A task was answered for that asks nothing.
+    #[error(transparent)]
+    AsksNothing(Box<AsksNothing>),
+}
+
+impl From<AsksNothing> for RunError {
+    fn from(nothing: AsksNothing) -> Self {
+        Self::AsksNothing(Box::new(nothing))
+    }
 }
 
 impl From<UnknownTask> for RunError {
@@ -91,6 +101,8 @@ pub(super) struct Begun<'e> {
 /// Why a run does not go on.
 pub(super) enum Stop {
     Interrupted,
+    /// Nobody saw how a task ended; the next run finds out.
+    Unseen,
     Decision(Box<PlanEntry>),
     State(Box<StateError>),
 }
@@ -218,6 +230,7 @@ impl Engine {
         let (end, broken) = match ended {
             Ok(end) => (end, None),
             Err(Stop::Interrupted) => (RunEnd::Interrupted, None),
+            Err(Stop::Unseen) => (RunEnd::Failed, None),
             Err(Stop::Decision(entry)) => (RunEnd::DecisionNeeded(vec![*entry]), None),
             Err(Stop::State(error)) => (RunEnd::Failed, Some(error)),
         };
@@ -338,6 +351,7 @@ impl Engine {
             match session.plays().await {
                 Ok(end) => end,
                 Err(Stop::Interrupted) => RunEnd::Interrupted,
+                Err(Stop::Unseen) => RunEnd::Failed,
                 Err(Stop::Decision(entry)) => RunEnd::DecisionNeeded(vec![*entry]),
                 Err(Stop::State(error)) => return Err((*error).into()),
             }

@@ -1,6 +1,6 @@
 //! The walk through plays, blocks and tasks of one run, and what it carries along.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use super::decide::Orphan;
 use super::directories::Directories;
 use super::effort::Effort;
 use super::frame::Frame;
+use super::fresh::{Fresh, Source};
+use super::handlers::Ending;
 use super::plan::orphans;
 use super::run::{Engine, RunEnd, Stop};
 use super::services::Running;
@@ -20,7 +22,7 @@ use super::task_log::EventSink;
 use crate::event::{Event, Stats, Status, millis};
 use crate::modules::docker::watch::Watch;
 use crate::playbook::model::{Block, Item, Node, Play, Task};
-use crate::playbook::template::Scope;
+use crate::playbook::template::{Cut, Rank, Scope};
 use crate::source::Problem;
 use crate::state::{
     Body, Fingerprint, History, How, Journal, Outcome, StateError, TaskHistory, TaskStatus,
@@ -49,14 +51,22 @@ pub(super) struct Session<'p> {
     pub stats: Stats,
     /// Number of the last task log.
     pub logs: usize,
-    /// Fingerprint and result of each failure of this run, for when a `rescue` takes over.
-    pub last_failure: HashMap<String, (Fingerprint, Value)>,
+    /// Fingerprint, result and what was cut from it, of each failure of this run, for when a `rescue` takes over.
+    pub last_failure: HashMap<String, (Fingerprint, Value, Vec<String>)>,
     /// How far the whole run is.
     pub effort: Effort,
     /// Sites that it works on.
     pub sites: Sites,
     /// In check mode: whether there are names whose values only a real run would give.
     pub unknown: bool,
+    /// Results that came back from the journal without their secrets, by their tasks' identities.
+    pub sources: HashMap<String, Source<'p>>,
+    /// Units that look again although they are done.
+    pub again: HashSet<String>,
+    /// The tasks that look again now, the innermost last.
+    pub freshening: Vec<String>,
+    /// The handlers at the end of the play, while they have their turns.
+    pub ending: Option<Ending>,
 }
 
 /// How the walk goes on after an item.
@@ -74,6 +84,8 @@ pub(super) struct Failed {
     /// Its name, for people.
     pub name: String,
     pub result: Value,
+    /// What the result lost on its way through the journal.
+    pub hidden: Vec<String>,
 }
 
 type Walk<'a> = Pin<Box<dyn Future<Output = Result<Flow, Stop>> + Send + 'a>>;
@@ -113,6 +125,10 @@ impl<'p> Session<'p> {
             effort,
             sites: Sites::default(),
             unknown: false,
+            sources: HashMap::new(),
+            again: HashSet::new(),
+            freshening: Vec::new(),
+            ending: None,
         }
     }
 
@@ -182,7 +198,7 @@ impl<'p> Session<'p> {
                 Flow::EndPlay => continue,
                 Flow::Next => {}
             }
-            if let Flow::Failed(_) = self.flush_handlers(play).await? {
+            if let Flow::Failed(_) = self.last_handlers(play).await? {
                 return Ok(RunEnd::Failed);
             }
         }
@@ -224,6 +240,7 @@ impl<'p> Session<'p> {
         block: &'p Block,
         frame: &Frame<'p>,
     ) -> Result<Flow, Stop> {
+        self.whole_rounds(block, frame).await?;
         let rounds = match self.engine.rounds(block, frame) {
             Ok(rounds) => rounds,
             Err(problem) => return self.no_rounds(block, frame, &problem),
@@ -235,6 +252,35 @@ impl<'p> Session<'p> {
             }
         }
         Ok(Flow::Next)
+    }
+
+    /// Makes whole what the conditions and the loop of an include need.
+    async fn whole_rounds(&mut self, block: &'p Block, frame: &Frame<'p>) -> Result<(), Stop> {
+        let mut asked = BTreeSet::new();
+        while block.dynamic && !self.sources.is_empty() {
+            let looking = Frame {
+                scope: frame.scope.lenient(),
+                ..frame.clone()
+            };
+            let _ = frame.scope.take_reached();
+            let _ = self.engine.rounds(block, &looking);
+            let missing = frame.scope.take_reached();
+            if missing.is_empty() {
+                break;
+            }
+            for origin in missing {
+                if let Fresh::Whole = self.freshen(&origin, frame, &mut asked).await? {
+                    continue;
+                }
+                let Some(task) = first_task(&block.block) else {
+                    return Ok(());
+                };
+                let place = self.engine.place(task, &frame.enter(block), None);
+                self.stuck(&place, &origin)?;
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// The items of an include's loop cannot be known: its first task is what fails.
@@ -258,6 +304,7 @@ impl<'p> Session<'p> {
                 name: self.name(&place),
                 identity: place.identity,
                 result: end.result,
+                hidden: end.hidden,
             }),
             _ => Flow::Next,
         })
@@ -280,6 +327,7 @@ impl<'p> Session<'p> {
                         name: self.name(&place),
                         identity: place.identity,
                         result: end.result,
+                        hidden: end.hidden,
                     }));
                 }
             }
@@ -298,8 +346,13 @@ impl<'p> Session<'p> {
             && !block.rescue.is_empty()
         {
             let identity = failed.identity.clone();
+            let cut = Cut {
+                paths: failed.hidden.clone(),
+                origin: identity.clone(),
+            };
+            let result = failed.result.clone();
             self.root
-                .set("ansible_failed_result", failed.result.clone());
+                .set_cut(Rank::Set, "ansible_failed_result", result, cut);
             self.root
                 .set("ansible_failed_task", json!({"name": failed.name}));
             // As in Ansible, whatever becomes of the rescue.
@@ -324,7 +377,7 @@ impl<'p> Session<'p> {
     /// From now on the failure counts as dealt with: a rerun goes straight to what follows.
     fn mark_rescued(&mut self, identity: &str) -> Result<(), Stop> {
         let known = self.last_failure.get(identity).cloned();
-        if let Some((fingerprint, result)) = known {
+        if let Some((fingerprint, result, hidden)) = known {
             (self.events)(Event::TaskFinished {
                 task: identity.to_owned(),
                 name: identity.rsplit(" / ").next().unwrap_or(identity).to_owned(),
@@ -342,6 +395,7 @@ impl<'p> Session<'p> {
                 fingerprint,
                 arguments: Value::Null,
                 result,
+                hidden,
                 outputs: Vec::new(),
                 summary: None,
                 error: None,

@@ -1,5 +1,6 @@
 //! One task: its loop, its registered result, and what each unit's end means for the play.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -7,6 +8,7 @@ use serde_json::{Value, json};
 use super::decide::{Decision, Orphan};
 use super::failure::Failure;
 use super::frame::Frame;
+use super::fresh::Fresh;
 use super::plan::{PlanAction, PlanEntry};
 use super::rounds::{item_result, loop_result};
 use super::run::{Engine, Stop};
@@ -15,8 +17,9 @@ use super::unit::{Item, Look, Place, Ready, text_of_value};
 use crate::event::Stats;
 use crate::event::{Event, Status, millis};
 use crate::modules::{Kind, Plan};
-use crate::playbook::model::Task;
-use crate::playbook::template::Scope;
+use crate::playbook::model::{Loop, Task};
+use crate::playbook::template::{Cut, Rank, Scope};
+use crate::redact::differing;
 use crate::source::Problem;
 use crate::state::{Attempt, Body, Fingerprint, Finished, How, TaskHistory, TaskStatus};
 
@@ -24,6 +27,19 @@ use crate::state::{Attempt, Body, Fingerprint, Finished, How, TaskHistory, TaskS
 pub(super) struct UnitEnd {
     pub status: Status,
     pub result: Value,
+    /// What the result lost on its way through the journal: JSON pointers.
+    pub hidden: Vec<String>,
+}
+
+impl UnitEnd {
+    /// An end that is told as it happened.
+    pub(super) fn new(status: Status, result: Value) -> Self {
+        Self {
+            status,
+            result,
+            hidden: Vec::new(),
+        }
+    }
 }
 
 /// What is to be done with a unit, free of borrows from the history.
@@ -57,19 +73,20 @@ impl<'p> Session<'p> {
         let scope = place.frame.scope.clone();
         let Some(spec) = &task.r#loop else {
             let end = self.unit(&place, &scope).await?;
+            let lost = !end.hidden.is_empty();
+            let units = lost.then(|| place.identity.clone()).into_iter().collect();
+            self.note_source(&place, frame, units);
             return Ok(self.conclude(&place, &place.identity, end));
         };
-        let items = match engine.loop_items(spec, &scope) {
+        let items = match self.items_of(&place, spec, &scope).await? {
             Ok(items) => items,
-            Err(problem) => {
-                let end = self.not_runnable(&place, &problem)?;
-                return Ok(self.conclude(&place, &place.identity, end));
-            }
+            Err(end) => return Ok(self.conclude(&place, &place.identity, end)),
         };
         if items.is_empty() {
             return Ok(self.nothing_to_loop_over(&place));
         }
         let mut results = Vec::new();
+        let (mut hidden, mut lost) = (Vec::new(), Vec::new());
         let mut failed = None;
         let before = self.stats;
         let pause = engine.pause_between(spec, &scope);
@@ -83,6 +100,11 @@ impl<'p> Session<'p> {
             let scope = engine.item_scope(&scope, spec, &item);
             let place = engine.place(task, frame, Some(item.clone()));
             let end = self.unit(&place, &scope).await?;
+            if !end.hidden.is_empty() {
+                let at = results.len();
+                hidden.extend(end.hidden.iter().map(|path| format!("/results/{at}{path}")));
+                lost.push(place.identity.clone());
+            }
             let result = item_result(spec, &item, end.result);
             results.push(result);
             if matches!(end.status, Status::Failed | Status::Rescued) {
@@ -102,7 +124,50 @@ impl<'p> Session<'p> {
             Status::Ok
         };
         let identity = failed.unwrap_or_else(|| place.identity.clone());
-        Ok(self.conclude(&place, &identity, UnitEnd { status, result }))
+        self.note_source(&place, frame, lost);
+        let end = UnitEnd {
+            status,
+            result,
+            hidden,
+        };
+        Ok(self.conclude(&place, &identity, end))
+    }
+
+    /// A loop's items; what they are made of is made whole first, where that can be.
+    async fn items_of(
+        &mut self,
+        place: &Place<'p>,
+        spec: &Loop,
+        scope: &Scope,
+    ) -> Result<Result<Vec<Item>, UnitEnd>, Stop> {
+        let mut asked = BTreeSet::new();
+        loop {
+            let _ = scope.take_reached();
+            let items = self.engine.loop_items(spec, &scope.lenient());
+            let missing = scope.take_reached();
+            let mut stuck = None;
+            for origin in &missing {
+                if !matches!(
+                    self.freshen(origin, &place.frame, &mut asked).await?,
+                    Fresh::Whole
+                ) {
+                    stuck = Some(origin.clone());
+                    break;
+                }
+            }
+            match (items, stuck) {
+                (_, None) if !missing.is_empty() => {}
+                (Ok(mut items), stuck) => {
+                    // Whoever is done needs none of them.
+                    for item in &mut items {
+                        item.lost.clone_from(&stuck);
+                    }
+                    return Ok(Ok(items));
+                }
+                (Err(_), Some(origin)) => return self.stuck(place, &origin).map(Err),
+                (Err(problem), None) => return self.not_runnable(place, &problem).map(Err),
+            }
+        }
     }
 
     /// A loop over an empty list.
@@ -116,22 +181,24 @@ impl<'p> Session<'p> {
         }
         let summary = Some("no items in the list".to_owned());
         self.finished_event(place, Status::Skipped, &result, summary, Instant::now());
-        let end = UnitEnd {
-            status: Status::Skipped,
-            result,
-        };
+        let end = UnitEnd::new(Status::Skipped, result);
         self.conclude(place, &place.identity, end)
     }
 
     fn conclude(&mut self, place: &Place<'p>, identity: &str, end: UnitEnd) -> Flow {
         if let Some(name) = &place.task.register {
-            self.root.set(name, end.result.clone());
+            let cut = Cut {
+                paths: end.hidden.clone(),
+                origin: place.identity.clone(),
+            };
+            self.root.set_cut(Rank::Set, name, end.result.clone(), cut);
         }
         match end.status {
             Status::Failed => Flow::Failed(Failed {
                 name: self.name(place),
                 identity: identity.to_owned(),
                 result: end.result,
+                hidden: end.hidden,
             }),
             _ => Flow::Next,
         }
@@ -140,11 +207,16 @@ impl<'p> Session<'p> {
     /// Looks at a unit and does what the decision says.
     async fn unit(&mut self, place: &Place<'p>, scope: &Scope) -> Result<UnitEnd, Stop> {
         let engine = self.engine;
+        if let Some(end) = self.whole(place, scope).await? {
+            return Ok(end);
+        }
+        // Whatever it needs is whole by now.
+        let looking = scope.lenient();
         let orphans: Vec<Orphan<'_>> = match self.history.task(&place.identity) {
             None => self.orphans(),
             Some(_) => Vec::new(),
         };
-        let mut ready = match engine.look(place, scope, &self.history, &orphans) {
+        let mut ready = match engine.look(place, &looking, &self.history, &orphans) {
             Ok(Look::Ready(ready)) => ready,
             Ok(Look::Skip { condition }) => return self.skipped(place, condition),
             Err(_) if self.checking() && self.unknown => {
@@ -170,8 +242,14 @@ impl<'p> Session<'p> {
             environment,
             holds_secret,
         };
-        let handler_due = self.history.pending_handlers.contains(&place.identity);
+        let handler_due = self.is_due(place);
+        let again = self.again.remove(&place.identity);
         match next {
+            Next::Done(_) if again => {
+                let reason = "needed, and the journal holds its result without secrets";
+                self.execute(place, scope, work, Some(reason.to_owned()), None)
+                    .await
+            }
             Next::Done(_) if handler_due => self.execute(place, scope, work, None, None).await,
             Next::Done(finished) if self.looks_again(place, &finished) => {
                 self.look_again(place, scope, work, *finished).await
@@ -201,6 +279,12 @@ impl<'p> Session<'p> {
         }
     }
 
+    /// Whether a handler's unit has a turn before it.
+    pub(super) fn is_due(&self, place: &Place<'p>) -> bool {
+        let handler = || self.engine.identities.get(place.task);
+        place.frame.handlers && self.history.is_due(handler(), &place.identity)
+    }
+
     fn skipped(&mut self, place: &Place<'p>, condition: String) -> Result<UnitEnd, Stop> {
         if self.history.task(&place.identity).is_none() {
             self.record(Body::TaskSkipped {
@@ -212,10 +296,7 @@ impl<'p> Session<'p> {
         let result = skipped_result(&condition);
         let summary = Some(format!("`{condition}` is false"));
         self.finished_event(place, Status::Skipped, &result, summary, Instant::now());
-        Ok(UnitEnd {
-            status: Status::Skipped,
-            result,
-        })
+        Ok(UnitEnd::new(Status::Skipped, result))
     }
 
     /// Tells whether a done unit is looked at all the same, as `--no-checkpoint` asks.
@@ -248,6 +329,7 @@ impl<'p> Session<'p> {
                 return Ok(UnitEnd {
                     status: Status::Ok,
                     result,
+                    hidden: finished.hidden,
                 });
             }
         }
@@ -256,9 +338,9 @@ impl<'p> Session<'p> {
     }
 
     /// Passes over a unit that the journal proves done.
-    fn done(&mut self, place: &Place<'p>, finished: &Finished) -> UnitEnd {
+    pub(super) fn done(&mut self, place: &Place<'p>, finished: &Finished) -> UnitEnd {
         self.stats.done += 1;
-        self.take_facts(place.task, &finished.result);
+        self.take_facts(place, &finished.result, &finished.hidden);
         let summary = Some(format!("done in run {}", finished.run));
         self.finished_event(
             place,
@@ -275,6 +357,7 @@ impl<'p> Session<'p> {
         UnitEnd {
             status,
             result: finished.result.clone(),
+            hidden: finished.hidden.clone(),
         }
     }
 
@@ -307,10 +390,7 @@ impl<'p> Session<'p> {
             Some(why.into()),
             Instant::now(),
         );
-        UnitEnd {
-            status: Status::Skipped,
-            result,
-        }
+        UnitEnd::new(Status::Skipped, result)
     }
 
     /// Journals and tells a failure; `ignore_errors` makes it an accepted end.
@@ -332,6 +412,7 @@ impl<'p> Session<'p> {
         };
         let result = Value::Object(failure.to_result());
         let hidden = self.hide(place, &result);
+        let cut = self.hidden(place, &result);
         let (status, kept) = if ignored {
             self.stats.ignored += 1;
             self.stats.ok += 1;
@@ -343,7 +424,7 @@ impl<'p> Session<'p> {
         };
         self.last_failure.insert(
             place.identity.clone(),
-            (fingerprint.clone(), hidden.clone()),
+            (fingerprint.clone(), hidden.clone(), cut.clone()),
         );
         let message = self.message(place, failure);
         // Without a finish record the attempt stays open: the next run asks the module what became of it.
@@ -355,6 +436,7 @@ impl<'p> Session<'p> {
                 how: How::Ran,
                 fingerprint,
                 arguments: Value::Null,
+                hidden: cut,
                 result: hidden,
                 outputs: Vec::new(),
                 summary: None,
@@ -363,11 +445,7 @@ impl<'p> Session<'p> {
             })?;
         }
         self.finished_event(place, status, &result, Some(message), since);
-        Ok(UnitEnd { status, result })
-    }
-
-    pub(super) fn take_facts(&mut self, task: &Task, result: &Value) {
-        super::facts::take(&self.root, task, result);
+        Ok(UnitEnd::new(status, result))
     }
 
     /// What a failure says, as it may be shown and written.
@@ -376,6 +454,14 @@ impl<'p> Session<'p> {
             return "the error is hidden because of no_log".into();
         }
         self.engine.redactor.text(&failure.message)
+    }
+
+    /// What [`Session::hide`] cuts from a result: JSON pointers.
+    pub(super) fn hidden(&self, place: &Place<'_>, result: &Value) -> Vec<String> {
+        if place.frame.no_log {
+            return vec![String::new()];
+        }
+        differing(result, &self.engine.redactor.value(result))
     }
 
     /// A result as it may be shown and written.
@@ -426,7 +512,7 @@ impl<'p> Session<'p> {
             kind: crate::playbook::model::NodeKind::String(raw.clone()),
             at: place.task.common.at.clone(),
         };
-        let scope = self.engine.unit_scope(place);
+        let scope = self.engine.unit_scope(place).lenient();
         self.engine
             .templates
             .render(&node, &scope)
@@ -474,6 +560,13 @@ impl Next {
 }
 
 impl Place<'_> {
+    /// The identity of the whole task, without the loop's item.
+    pub(super) fn whole(&self) -> &str {
+        let item = self.item.as_ref().map(|item| format!(" [{}]", item.key));
+        item.and_then(|item| self.identity.strip_suffix(&item))
+            .unwrap_or(&self.identity)
+    }
+
     /// The task's name as written, else its module's.
     pub(super) fn raw_name(&self) -> String {
         self.task

@@ -57,6 +57,8 @@ pub(super) struct Item {
     pub index: usize,
     /// Where the loop is to know it.
     pub around: Option<Around>,
+    /// The task of whose result it was made without secrets.
+    pub lost: Option<String>,
 }
 
 impl Engine {

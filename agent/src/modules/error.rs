@@ -107,6 +107,29 @@ impl ModuleFailure for OutcomeUnknown {
     }
 }
 
+/// Whether a request did not get as far as its receiver: nobody listens at the address.
+#[must_use]
+pub fn never_arrived(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(
+            kind,
+            Some(
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::NotFound
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+            )
+        ) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// The operating system refused an operation on a path. Shared by all families.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {action} {}", path.display())]

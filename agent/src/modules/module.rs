@@ -182,6 +182,18 @@ pub trait Module: Send + Sync {
     /// that was journaled for it and the attempt's id in `ctx.interrupted_attempt`.
     async fn recover(&self, ctx: &TaskContext, intent: &Value) -> Result<Recovery, ModuleError>;
 
+    /// Whether an attempt whose end nobody saw may be made again unasked: it only looks, or waits, whatever the
+    /// module can do otherwise (`uri` with GET).
+    fn may_repeat(&self) -> bool {
+        false
+    }
+
+    /// Whether `recover` takes no time and changes nothing. Then it is asked at once about an outcome that
+    /// nobody saw, and not only by the next run.
+    fn recovers_by_a_look(&self) -> bool {
+        false
+    }
+
     /// Says where an operator should look who has to answer for this task, and which answer is right
     /// when. Looks at nothing itself.
     fn advice(&self, _ctx: &TaskContext) -> Advice {

@@ -197,6 +197,9 @@ pub struct Play {
     pub secrets: Vec<String>,
     /// `tags`.
     pub tags: Vec<String>,
+    /// Flushes of handlers at the end: one for each of `pre_tasks`, `tasks` and `post_tasks` that ends there,
+    /// be it empty.
+    pub flushes: usize,
     /// `pre_tasks`, `tasks`, `post_tasks`, in this order.
     pub items: Vec<Item>,
     /// `handlers`.

@@ -105,6 +105,7 @@ pub fn tasks(records: &[Record]) -> Vec<Task<'_>> {
                 summary,
                 error,
                 duration_ms,
+                ..
             } => {
                 let task = place(&mut tasks, &mut places, task);
                 let end = End {

@@ -69,7 +69,10 @@ fn row(task: &TaskHistory) -> Row<'_> {
             ink: Ink::Bad,
             time: Some(attempt.time),
             run: Some(&attempt.run),
-            note: Some("started and never finished: running now, or interrupted".into()),
+            note: Some(match &attempt.unseen {
+                Some(seen) => format!("nobody saw how it ended: {seen}").into(),
+                None => "started and never finished: running now, or interrupted".into(),
+            }),
             ..empty
         },
         TaskHistory::Redo { user, reason } => Row {

@@ -230,6 +230,7 @@ mod tests {
             fingerprint: Fingerprint::new("move", &Value::Null, &[]),
             arguments: Value::Null,
             result: json!({"of": attempt}),
+            hidden: Vec::new(),
             outputs: Vec::new(),
             summary: None,
             error: None,

@@ -10,8 +10,8 @@
 //!   fingerprints; the records `state_adopted`,
 //!   `undo_started`, `undo_finished`, `purge_started`, `purge_finished`. An agent that knows version 1
 //!   only would take what was undone for done, so it must refuse.
-//! - 3: the records `variables_settled`, `outcome_unknown` and `site_marked`; `directories` in
-//!   `service_started`; `rehearsal` in `journal_created`. An agent that knows version 2 only would start
+//! - 3: the records `variables_settled`, `outcome_unknown`, `site_marked` and `handler_ran`; `hidden` in
+//!   `task_finished`; `directories` in `service_started`; `rehearsal` in `journal_created`. An agent that knows version 2 only would start
 //!   servers on directories that this version refuses, so it must refuse.
 //!
 //! Members that a reader does not know are passed over: what is only told may be added without a new
@@ -168,6 +168,9 @@ pub enum Body {
         arguments: Value,
         /// Return values, secrets hidden.
         result: Value,
+        /// JSON pointers to those from which a secret was cut; one above others stands for all of them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        hidden: Vec<String>,
         /// Files that were made.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         outputs: Vec<Output>,
@@ -255,6 +258,12 @@ pub enum Body {
         task: String,
         /// Identity of the task that changed something.
         by: String,
+    },
+    /// A handler's turn came to its end: it ran, item by item where it loops, or its condition was false.
+    /// In versions before 3 the end of its task says so.
+    HandlerRan {
+        /// Identity of the handler's task.
+        task: String,
     },
     /// A service was started for the tasks that follow.
     ServiceStarted {

@@ -1,6 +1,6 @@
 //! What the journal knows about each task, folded from its records.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -28,6 +28,8 @@ pub struct Attempt {
     pub intent: Value,
     /// Whether the host was other than the task describes when it began, where that is known.
     pub needs_change: Option<bool>,
+    /// What was seen instead of an end, where the attempt came to one that nobody saw.
+    pub unseen: Option<String>,
 }
 
 /// A good (or accepted) end.
@@ -49,6 +51,8 @@ pub struct Finished {
     pub arguments: Value,
     /// Return values, secrets hidden.
     pub result: Value,
+    /// JSON pointers to those from which a secret was cut.
+    pub hidden: Vec<String>,
     /// Files made.
     pub outputs: Vec<Output>,
     /// One line for people.
@@ -186,6 +190,10 @@ pub struct History {
     order: Vec<String>,
     /// Who notified a handler last.
     notified_by: HashMap<String, String>,
+    /// The record from which on a handler's turn is one of its own: what it did before was for another.
+    turns: HashMap<String, u64>,
+    /// Handlers that have notified themselves in the turn that they are at.
+    notified_again: HashSet<String>,
     /// Handlers that were notified and have not run since, oldest notification first.
     pub pending_handlers: Vec<String>,
     /// Runs, oldest first.
@@ -199,6 +207,8 @@ pub struct History {
     pub settled: BTreeMap<String, BTreeMap<String, Value>>,
     /// Sites, in the order in which they were first marked.
     pub sites: Vec<MarkedSite>,
+    /// Tasks that an operator has answered for and no run has begun since: the last answer counts.
+    pub answered: HashSet<String>,
 }
 
 impl History {
@@ -227,20 +237,23 @@ impl History {
                 agent_version,
                 arguments,
                 ..
-            } => self.runs.push(Run {
-                id: record.run.clone(),
-                started: record.time,
-                user: user.clone(),
-                host: host.clone(),
-                playbook: playbook.clone(),
-                playbook_sha256: playbook_sha256.clone(),
-                agent_version: agent_version.clone(),
-                arguments: arguments.clone(),
-                outcome: None,
-                duration_ms: None,
-                command: command.clone(),
-                stats: BTreeMap::new(),
-            }),
+            } => {
+                self.answered.clear();
+                self.runs.push(Run {
+                    id: record.run.clone(),
+                    started: record.time,
+                    user: user.clone(),
+                    host: host.clone(),
+                    playbook: playbook.clone(),
+                    playbook_sha256: playbook_sha256.clone(),
+                    agent_version: agent_version.clone(),
+                    arguments: arguments.clone(),
+                    outcome: None,
+                    duration_ms: None,
+                    command: command.clone(),
+                    stats: BTreeMap::new(),
+                });
+            }
             Body::RunFinished {
                 outcome,
                 duration_ms,
@@ -271,15 +284,38 @@ impl History {
                     arguments: arguments.clone(),
                     intent: intent.clone(),
                     needs_change: *needs_change,
+                    unseen: None,
                 };
                 self.set(task, TaskHistory::Interrupted(Box::new(attempt)));
             }
-            Body::TaskFinished { task, .. } => {
+            Body::OutcomeUnknown {
+                task,
+                attempt,
+                error,
+                ..
+            } => {
+                if let Some(TaskHistory::Interrupted(open)) = self.tasks.get_mut(task)
+                    && open.attempt == *attempt
+                {
+                    open.unseen = Some(error.clone());
+                }
+            }
+            Body::TaskFinished { task, status, .. } => {
                 let now = self.finished(record, task);
                 if let Some(now) = now {
                     self.set(task, now);
                 }
-                self.pending_handlers.retain(|handler| handler != task);
+                // Later versions have a record for it. A handler that failed still has its turn before it.
+                if record.v < 3 && *status != TaskStatus::Failed {
+                    self.pending_handlers.retain(|handler| handler != task);
+                }
+            }
+            Body::HandlerRan { task } => {
+                if self.notified_again.remove(task) {
+                    self.turns.insert(task.clone(), record.seq);
+                } else {
+                    self.pending_handlers.retain(|handler| handler != task);
+                }
             }
             Body::TaskSkipped { task, condition } => {
                 // Only what was never begun is skipped: an open attempt or a failure stays one.
@@ -315,11 +351,15 @@ impl History {
                     user: user.clone(),
                     time: record.time,
                 });
+                self.answered.insert(task.clone());
                 self.resolve(record);
             }
             Body::HandlerNotified { task, by } => {
                 if !self.pending_handlers.contains(task) {
                     self.pending_handlers.push(task.clone());
+                    self.turns.insert(task.clone(), record.seq);
+                } else if is_unit_of(by, task) {
+                    self.notified_again.insert(task.clone());
                 }
                 self.notified_by.insert(task.clone(), by.clone());
             }
@@ -362,7 +402,6 @@ impl History {
             }
             Body::SiteMarked { site, marker } => self.site(record, site, !marker.is_null()),
             Body::JournalCreated { .. }
-            | Body::OutcomeUnknown { .. }
             | Body::StateAdopted { .. }
             | Body::PurgeStarted { .. }
             | Body::PurgeFinished { .. } => {}
@@ -382,6 +421,26 @@ impl History {
     #[must_use]
     pub fn task(&self, task: &str) -> Option<&TaskHistory> {
         self.tasks.get(task)
+    }
+
+    /// Whether a unit of a handler (itself, or an item of its loop) is still to run in the turn that the
+    /// handler has before it.
+    #[must_use]
+    pub fn is_due(&self, handler: &str, unit: &str) -> bool {
+        if !self
+            .pending_handlers
+            .iter()
+            .any(|pending| pending == handler)
+        {
+            return false;
+        }
+        match self.tasks.get(unit) {
+            Some(TaskHistory::Finished(finished)) => self
+                .turns
+                .get(handler)
+                .is_none_or(|turn| finished.seq < *turn),
+            _ => true,
+        }
     }
 
     /// All identities, in the order in which they first appeared.
@@ -456,6 +515,7 @@ impl History {
             fingerprint,
             arguments,
             result,
+            hidden,
             outputs,
             summary,
             error,
@@ -486,6 +546,11 @@ impl History {
             fingerprint: fingerprint.clone(),
             arguments,
             result: result.clone(),
+            hidden: match record.v {
+                // Nobody noted where something was cut: what stands for it tells.
+                0..3 => hidden_in(result),
+                _ => hidden.clone(),
+            },
             outputs: outputs.clone(),
             summary: summary.clone(),
             duration_ms: *duration_ms,
@@ -535,6 +600,7 @@ impl History {
                     result: serde_json::json!({
                         "changed": true, "failed": false, "resolved_by": user,
                     }),
+                    hidden: Vec::new(),
                     outputs: Vec::new(),
                     summary: Some(format!("{user} says it is done: {reason}")),
                     duration_ms: 0,
@@ -542,5 +608,141 @@ impl History {
             }
         };
         self.set(task, now);
+    }
+}
+
+/// Whether `unit` is this task, or an item of its loop.
+fn is_unit_of(unit: &str, task: &str) -> bool {
+    unit.strip_prefix(task)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(" ["))
+}
+
+/// Stands where a secret was.
+const HIDDEN: &str = "[hidden]";
+
+/// Where secrets were cut from a result, told by what stands for them: JSON pointers.
+fn hidden_in(result: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    // What `no_log` leaves says nothing of what there was.
+    if result.get("censored").is_some() {
+        return vec![String::new()];
+    }
+    collect_hidden(result, &mut String::new(), &mut found);
+    found
+}
+
+fn collect_hidden(value: &Value, path: &mut String, found: &mut Vec<String>) {
+    let at = path.len();
+    let mut enter = |name: &str, item: &Value, path: &mut String| {
+        path.push('/');
+        path.push_str(&name.replace('~', "~0").replace('/', "~1"));
+        collect_hidden(item, path, found);
+        path.truncate(at);
+    };
+    match value {
+        Value::String(text) if text.contains(HIDDEN) => found.push(path.clone()),
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                enter(&index.to_string(), item, path);
+            }
+        }
+        Value::Object(map) => {
+            for (name, item) in map {
+                enter(name, item, path);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::state::format::NO_HASH;
+
+    fn history(v: u32, bodies: &[Body]) -> History {
+        let records: Vec<Record> = bodies
+            .iter()
+            .zip(1..)
+            .map(|(body, seq)| Record {
+                v,
+                seq,
+                time: Timestamp::UNIX_EPOCH,
+                run: "r".into(),
+                body: body.clone(),
+                prev: NO_HASH.into(),
+            })
+            .collect();
+        History::of(&records)
+    }
+
+    fn ended(task: &str, status: TaskStatus, result: Value) -> Body {
+        Body::TaskFinished {
+            task: task.into(),
+            attempt: None,
+            status,
+            how: How::Ran,
+            fingerprint: Fingerprint::default(),
+            arguments: Value::Null,
+            result,
+            hidden: Vec::new(),
+            outputs: Vec::new(),
+            summary: None,
+            error: None,
+            duration_ms: 0,
+        }
+    }
+
+    fn notified(task: &str, by: &str) -> Body {
+        Body::HandlerNotified {
+            task: task.into(),
+            by: by.into(),
+        }
+    }
+
+    #[test]
+    fn what_was_cut_from_an_old_record_is_told_by_what_stands_for_it() {
+        let lost = |v, result: Value| {
+            let known = history(v, &[ended("t", TaskStatus::Ok, result)]);
+            match known.task("t") {
+                Some(TaskHistory::Finished(finished)) => finished.hidden.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let result = json!({"a": [1, "x [hidden]"], "b/c": {"d": "[hidden]"}, "e": "plain"});
+        assert_eq!(lost(2, result.clone()), ["/a/1", "/b~1c/d"]);
+        // A newer one says it itself: this text was there.
+        assert!(lost(3, result).is_empty());
+        assert_eq!(lost(2, json!({"censored": "x", "changed": true})), [""]);
+    }
+
+    #[test]
+    fn a_handler_is_due_until_its_turn_has_come_to_its_end() {
+        let ran = |task: &str| Body::HandlerRan { task: task.into() };
+        let ok = |task: &str| ended(task, TaskStatus::Changed, Value::Null);
+        let failed = |task: &str| ended(task, TaskStatus::Failed, Value::Null);
+        let due = |v, bodies: &[Body]| {
+            let known = history(v, bodies);
+            ["h", "h [a]", "h [b]"].map(|unit| known.is_due("h", unit))
+        };
+        let go = notified("h", "t");
+        assert_eq!(due(3, &[]), [false; 3]);
+        assert_eq!(due(3, std::slice::from_ref(&go)), [true; 3]);
+        // Killed in its loop: the items that are left.
+        let half = [ok("h [a]"), ok("h [b]"), go.clone(), ok("h [a]")];
+        assert_eq!(due(3, &half), [true, false, true]);
+        let whole = [go.clone(), ok("h [a]"), ok("h [b]"), ran("h")];
+        assert_eq!(due(3, &whole), [false; 3]);
+        assert_eq!(due(3, &[go.clone(), failed("h")]), [true; 3]);
+        // Notified by itself, it has one more.
+        let itself = [go.clone(), notified("h", "h"), ok("h"), ran("h")];
+        assert!(due(3, &itself)[0]);
+        let over = [&itself[..], &[ok("h"), ran("h")]].concat();
+        assert!(!due(3, &over)[0]);
+        // Before version 3 the end of its task was the end of its turn.
+        assert!(!due(2, &[go.clone(), ok("h")])[0]);
+        assert!(due(2, &[go, failed("h")])[0]);
     }
 }

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use clap::Parser;
-use lab::conformance::{Ansible, Case, cases, left_behind, place};
-use lab::error::LabError;
+use lab::conformance::{Ansible, Case, cases, folder, left_behind, place, ranks};
+use lab::error::{LabError, io_error};
 
 /// Runs the cases whose expectations are missing or stale under ansible-core and keeps what it made of them.
 #[derive(Debug, Parser)]
@@ -15,6 +15,9 @@ struct Arguments {
     /// All cases
     #[arg(long)]
     all: bool,
+    /// Write the case about the ranks of variables anew
+    #[arg(long)]
+    ranks: bool,
     /// How many run side by side
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -31,6 +34,12 @@ fn main() -> ExitCode {
 }
 
 fn refresh(arguments: &Arguments) -> Result<(), LabError> {
+    if arguments.ranks {
+        for (name, text) in ranks::files() {
+            let path = folder().join("cases").join(name);
+            std::fs::write(&path, text).map_err(io_error("write", &path))?;
+        }
+    }
     let ansible = Ansible::install()?;
     let wanted = |case: &Case| match arguments.names.as_slice() {
         [] => arguments.all || case.expected().is_none(),

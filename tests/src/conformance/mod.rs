@@ -9,6 +9,7 @@ mod agent;
 mod ansible;
 mod difference;
 mod lint;
+pub mod ranks;
 mod tree;
 
 use std::fs;

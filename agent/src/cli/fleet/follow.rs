@@ -20,10 +20,13 @@ use super::wires::Wires;
 use super::worst;
 use crate::event::{EVENT_VERSION, Event, Stats};
 use crate::modules::worker::{self, Panicked};
+use crate::modules::{Kind, registry};
 use crate::remote::{Fleet, HostEnd, RemoteError, Said, Wire, Work, store};
 use crate::report::fleet::{self as view, figures};
 use crate::report::style::Ink;
 use crate::source;
+use crate::state::journal::read_for;
+use crate::state::{Attempt, History, StateDir, TaskHistory};
 
 /// Pause until a run that is to end is told so again.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
@@ -228,22 +231,34 @@ impl Follower {
             }
         };
         let mut ended = self.ended(&visit.end);
-        if let Err(error) = visit.state.and_then(|archive| self.keep_state(archive)) {
-            self.tell(
-                Ink::Change,
-                &format!("its state was not copied here: {error}"),
-            );
-            if ended.code == 0 {
-                ended.code = error.exit();
+        match visit.state.and_then(|archive| self.keep_state(archive)) {
+            Ok(Some(dir)) if matches!(visit.end, HostEnd::Vanished(_)) => {
+                if let Some(task) = asks(&dir, &self.fleet.name) {
+                    ended.code = exit::DECISION;
+                    ended.text.push_str(&format!(
+                        ". Nobody saw how `{task}` ended: the next run asks, unless `done_when` tells"
+                    ));
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.tell(
+                    Ink::Change,
+                    &format!("its state was not copied here: {error}"),
+                );
+                if ended.code == 0 {
+                    ended.code = error.exit();
+                }
             }
         }
         self.screen.leave(&self.host);
         ended
     }
 
-    fn keep_state(&self, archive: Option<Vec<u8>>) -> Result<(), RemoteError> {
+    /// Keeps the copy of a host's state, and returns where it is.
+    fn keep_state(&self, archive: Option<Vec<u8>>) -> Result<Option<PathBuf>, RemoteError> {
         let Some(archive) = archive else {
-            return Ok(());
+            return Ok(None);
         };
         let copied = store(&self.root, &self.host, &self.fleet.name, &archive)?;
         if self.output == Output::Json {
@@ -253,7 +268,7 @@ impl Follower {
             });
             println!("{line}");
         }
-        Ok(())
+        Ok(Some(copied.dir))
     }
 
     fn tell(&self, ink: Ink, text: &str) {
@@ -392,4 +407,27 @@ impl Follower {
         };
         self.end(ink, text, code)
     }
+}
+
+/// The task of a host's state that was at work when its process died, if nothing on the host can tell what
+/// became of it.
+fn asks(state: &Path, playbook: &str) -> Option<String> {
+    let dir = StateDir::new(state.parent()?, playbook);
+    let history = History::of(&read_for(&dir, playbook).ok()?.records);
+    let open = history.tasks().find(|(_, known)| match known {
+        TaskHistory::Interrupted(attempt) => is_asked_about(attempt),
+        _ => false,
+    });
+    open.map(|(task, _)| task.to_owned())
+}
+
+fn is_asked_about(attempt: &Attempt) -> bool {
+    let Some(spec) = registry::find(&attempt.module) else {
+        return false;
+    };
+    let tells = ["creates", "removes"].map(|key| attempt.arguments.get(key));
+    let built = (spec.build)(attempt.arguments.clone());
+    spec.kind == Kind::OneWay
+        && tells.iter().all(Option::is_none)
+        && built.is_ok_and(|module| module.recovers_by_a_look() && !module.may_repeat())
 }

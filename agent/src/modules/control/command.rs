@@ -375,6 +375,10 @@ impl Module for CommandModule {
         Ok(self.call(ctx)?.recover())
     }
 
+    fn recovers_by_a_look(&self) -> bool {
+        true
+    }
+
     fn advice(&self, _ctx: &TaskContext) -> Advice {
         let line = self
             .cmd
@@ -396,6 +400,10 @@ impl Module for ShellModule {
 
     async fn recover(&self, ctx: &TaskContext, _intent: &Value) -> Result<Recovery, ModuleError> {
         Ok(self.call(ctx)?.recover())
+    }
+
+    fn recovers_by_a_look(&self) -> bool {
+        true
     }
 
     fn advice(&self, _ctx: &TaskContext) -> Advice {

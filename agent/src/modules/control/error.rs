@@ -133,7 +133,8 @@ impl ModuleFailure for ControlError {
     }
 
     fn is_outcome_unknown(&self) -> bool {
-        matches!(self, Self::Http { sent: true, .. })
+        // A program that was started, and cannot be heard any more, goes on.
+        matches!(self, Self::Process { .. } | Self::Http { sent: true, .. })
     }
 
     fn result(&self) -> Map<String, Value> {

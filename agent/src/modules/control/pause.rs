@@ -125,6 +125,10 @@ impl Module for PauseModule {
         // An answer that was not journaled was not given.
         Ok(Recovery::NotDone)
     }
+
+    fn may_repeat(&self) -> bool {
+        true
+    }
 }
 
 impl TypedModule for PauseModule {

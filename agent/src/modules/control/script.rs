@@ -132,6 +132,10 @@ impl Module for ScriptModule {
         Ok(self.call(ctx)?.recover())
     }
 
+    fn recovers_by_a_look(&self) -> bool {
+        true
+    }
+
     fn advice(&self, _ctx: &TaskContext) -> Advice {
         advice(&self.cmd, [self.creates.as_ref(), self.removes.as_ref()])
     }

@@ -185,6 +185,10 @@ impl Module for DockerContainerExec {
         })
     }
 
+    fn recovers_by_a_look(&self) -> bool {
+        true
+    }
+
     fn advice(&self, ctx: &TaskContext) -> Advice {
         let service = ctx
             .service(None)

@@ -398,6 +398,10 @@ impl ModuleFailure for DockerError {
         })
     }
 
+    fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::StreamCut { .. })
+    }
+
     fn result(&self) -> Map<String, Value> {
         let mut map = Map::new();
         if let Self::CommandFailed {

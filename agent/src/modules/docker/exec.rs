@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::DockerError;
-use crate::modules::error::ModuleError;
+use crate::modules::error::{ModuleError, never_arrived};
 
 /// How much of each captured stream is kept; the end is kept, the beginning dropped.
 const CAPTURE_LIMIT: usize = 256 * 1024;
@@ -165,7 +165,18 @@ pub async fn run(
     let started = docker
         .start_exec(&created.id, Some(options))
         .await
-        .map_err(refused("start"))?;
+        .map_err(|error| {
+            let arrived = !never_arrived(&error);
+            match refused("start")(error) {
+                // No answer: the command may be at work.
+                DockerError::Api {
+                    status: None,
+                    message,
+                    ..
+                } if arrived => cut(&command, container, &message),
+                error => error,
+            }
+        })?;
     let StartExecResults::Attached { output, input } = started else {
         return Err(cut(&command, container, "Docker did not attach to it").into());
     };

@@ -17,6 +17,7 @@ use super::error::KubernetesError;
 use super::exec::{Process, ProcessEnd};
 use super::kind::ObjectKind;
 use crate::modules::docker::error::chain_of;
+use crate::modules::error::never_arrived;
 
 /// How long the server may take to accept a connection, and to answer one request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -278,9 +279,28 @@ impl Cluster {
             .max_stderr_buf_size(STREAM_BUFFER);
         let request = self.request("create", "pods/exec", Some(namespace));
         let api = self.pods(namespace);
+        // Once the server has it, the command may be at work, whatever becomes of the answer.
+        let mut refused = false;
+        let work = async {
+            let attached = api.exec(pod, command, &parameters).await;
+            refused = attached.as_ref().is_err_and(never_started);
+            attached
+        };
         let mut attached = self
-            .ask(&request, api.exec(pod, command, &parameters))
-            .await?;
+            .ask(&request, work)
+            .await
+            .map_err(|error| match error {
+                KubernetesError::Unreachable {
+                    action,
+                    server,
+                    message,
+                } if !refused => KubernetesError::AnswerLost {
+                    action,
+                    server,
+                    message,
+                },
+                error => error,
+            })?;
         let (Some(stdout), Some(stderr)) = (attached.stdout(), attached.stderr()) else {
             return Err(KubernetesError::Unreachable {
                 action: "run a command".into(),
@@ -400,6 +420,15 @@ impl Cluster {
         value["apiVersion"] = kind.api_version().into();
         value["kind"] = kind.kind.as_str().into();
         Ok(value)
+    }
+}
+
+/// Whether a command cannot have been started: nobody has got the request, or the answer is a refusal.
+fn never_started(error: &kube::Error) -> bool {
+    use kube::client::UpgradeConnectionError;
+    match error {
+        kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(_)) => true,
+        error => never_arrived(error),
     }
 }
 

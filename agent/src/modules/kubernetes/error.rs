@@ -46,6 +46,16 @@ pub enum KubernetesError {
         /// What went wrong.
         message: String,
     },
+    /// A request that may not be repeated was sent, and nobody heard the answer.
+    #[error("{action} at {server}: the request was sent, and no answer came ({message})")]
+    AnswerLost {
+        /// What was tried.
+        action: String,
+        /// Its address.
+        server: String,
+        /// What went wrong.
+        message: String,
+    },
     /// The API server does not know the user: expired or wrong credentials.
     #[error(
         "{action} at {server}: the server does not accept the credentials of {place} ({message})"
@@ -249,6 +259,7 @@ impl ModuleFailure for KubernetesError {
             Self::NoKubeconfig { .. } => "kubernetes::no_kubeconfig",
             Self::Kubeconfig { .. } => "kubernetes::kubeconfig",
             Self::Unreachable { .. } => "kubernetes::unreachable",
+            Self::AnswerLost { .. } => "kubernetes::answer_lost",
             Self::Unauthorized { .. } => "kubernetes::unauthorized",
             Self::Forbidden { .. } => "kubernetes::forbidden",
             Self::Api { .. } => "kubernetes::api",
@@ -310,7 +321,7 @@ impl ModuleFailure for KubernetesError {
                  command waits on",
                 waited.namespace
             ),
-            Self::StreamCut { .. } => {
+            Self::StreamCut { .. } | Self::AnswerLost { .. } => {
                 "whether the command came to its end is not known: look at what it changes. Is the \
                  cluster up?"
                     .into()
@@ -321,7 +332,7 @@ impl ModuleFailure for KubernetesError {
     }
 
     fn is_outcome_unknown(&self) -> bool {
-        matches!(self, Self::StreamCut { .. })
+        matches!(self, Self::StreamCut { .. } | Self::AnswerLost { .. })
     }
 
     fn result(&self) -> Map<String, Value> {

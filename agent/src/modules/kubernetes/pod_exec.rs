@@ -141,6 +141,10 @@ impl Module for K8sExec {
         })
     }
 
+    fn recovers_by_a_look(&self) -> bool {
+        true
+    }
+
     fn advice(&self, _ctx: &TaskContext) -> Advice {
         let namespace = self.namespace.as_deref().unwrap_or("NAMESPACE");
         let pod = self.pod.as_deref().unwrap_or("POD");

@@ -186,8 +186,17 @@ impl Module for K8sRollout {
     async fn apply(&self, ctx: &TaskContext, intent: &Value) -> Result<Outcome, ModuleError> {
         let restart = noted(intent)?;
         let (cluster, _) = self.cluster(ctx).await?;
-        restart.begin(&cluster, self.patience()).await?;
-        self.finish(ctx, &cluster, &restart).await
+        // From here on the next run waits on, and replaces nothing that was replaced.
+        restart
+            .begin(&cluster, self.patience())
+            .await
+            .map_err(|error| match error {
+                error @ (KubernetesError::Forbidden { .. }
+                | KubernetesError::Unauthorized { .. }) => ModuleError::from(error),
+                error => ModuleError::from(error).with_unknown_outcome(),
+            })?;
+        let finished = self.finish(ctx, &cluster, &restart).await;
+        finished.map_err(ModuleError::with_unknown_outcome)
     }
 
     /// The pods of before tell: all of them there, nothing was done; otherwise what was begun is ended.

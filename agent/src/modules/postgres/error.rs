@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use tokio_postgres::error::{DbError, ErrorPosition, SqlState};
 
 use crate::modules::docker::error::chain_of;
-use crate::modules::error::{ModuleFailure, PathError};
+use crate::modules::error::{ModuleError, ModuleFailure, PathError};
 
 /// What a server, or the connection to it, said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct SqlError {
     pub detail: Option<String>,
     /// Character in the statement, from 1.
     pub position: Option<u32>,
+    /// The connection ended before the server's word on the statement came.
+    pub lost: bool,
 }
 
 impl std::fmt::Display for SqlError {
@@ -47,9 +49,14 @@ impl From<tokio_postgres::Error> for SqlError {
                     Some(ErrorPosition::Original(position)) => Some(*position),
                     _ => None,
                 },
+                // Ended from outside (57P01 to 57P03): in the middle of a commit it may have been made.
+                lost: db.code().code().starts_with("57P0"),
             },
             None => Self {
                 message: chain_of(&error),
+                lost: error.is_closed()
+                    || std::error::Error::source(&error)
+                        .is_some_and(|cause| cause.is::<std::io::Error>()),
                 ..Self::default()
             },
         }
@@ -352,6 +359,21 @@ impl PostgresError {
         Self::Argument {
             argument,
             message: message.into(),
+        }
+    }
+
+    /// The same, of unknown outcome where the connection ended before the server's word on a statement that
+    /// had been sent.
+    pub fn of_a_statement(self) -> ModuleError {
+        let lost = match &self {
+            Self::Sql { source, .. } | Self::Script { source, .. } => source.lost,
+            _ => false,
+        };
+        let error = ModuleError::from(self);
+        if lost {
+            error.with_unknown_outcome()
+        } else {
+            error
         }
     }
 

@@ -231,12 +231,14 @@ impl Module for PostgresqlQuery {
                 &self.positional_args,
                 &self.named_args,
             )
-            .await?;
+            .await
+            .map_err(PostgresError::of_a_statement)?;
             client
                 .batch_execute("COMMIT")
                 .await
-                .map_err(failed("commit"))?;
-            Ok::<_, PostgresError>(outcome)
+                .map_err(failed("commit"))
+                .map_err(PostgresError::of_a_statement)?;
+            Ok::<_, ModuleError>(outcome)
         };
         let mut outcome = cancellable(&client, &ctx.cancel, work).await?;
         let first = self.query.trim_start().to_ascii_uppercase();
@@ -249,6 +251,10 @@ impl Module for PostgresqlQuery {
             doing: format!("running `{}`", first_words(&self.query)),
             found: "whether it was committed cannot be told".into(),
         })
+    }
+
+    fn recovers_by_a_look(&self) -> bool {
+        true
     }
 
     fn advice(&self, _ctx: &TaskContext) -> Advice {

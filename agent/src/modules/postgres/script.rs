@@ -188,6 +188,7 @@ impl PostgresqlScript {
                 .batch_execute(text)
                 .await
                 .map_err(PostgresError::sql(text.to_lowercase()))
+                .map_err(PostgresError::of_a_statement)
         };
         cancellable(client, &ctx.cancel, sql("BEGIN")).await?;
         cancellable(client, &ctx.cancel, history::lock(client)).await?;
@@ -221,11 +222,11 @@ impl PostgresqlScript {
             applied_at: String::new(),
             duration_ms: i64::try_from(millis(started.elapsed())).unwrap_or(i64::MAX),
         };
-        cancellable(
-            client,
-            &ctx.cancel,
-            history::record(client, &script.name, &applied),
-        )
+        cancellable(client, &ctx.cancel, async {
+            history::record(client, &script.name, &applied)
+                .await
+                .map_err(PostgresError::of_a_statement)
+        })
         .await?;
         if self.transaction {
             // Deferred constraints are checked here, so this can fail like a statement.
@@ -267,7 +268,7 @@ impl PostgresqlScript {
             partly: !self.transaction,
             source: source.clone(),
         }
-        .into()
+        .of_a_statement()
     }
 }
 

@@ -123,6 +123,11 @@ impl UriModule {
         method.to_ascii_uppercase()
     }
 
+    /// It asks, and changes nothing there (RFC 9110, section 9.2.1).
+    fn is_safe(&self) -> bool {
+        matches!(self.method().as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE")
+    }
+
     /// Sending it again has no other effect than sending it once (RFC 9110, section 9.2.2).
     fn is_idempotent(&self) -> bool {
         matches!(
@@ -205,7 +210,7 @@ impl UriModule {
         let failed = |error: &ureq::Error| ControlError::Http {
             message: format!("failed to ask {}: {error}", shown(&self.url)),
             result: status_of(-1, &self.url),
-            sent: !self.is_idempotent() && !never_left(error),
+            sent: !self.is_safe() && !never_left(error),
         };
         let client = manners.client();
         // A method that has no body does not announce one of no length.
@@ -407,6 +412,14 @@ impl Module for UriModule {
             doing: format!("sending {} {}", self.method(), shown(&self.url)),
             found: "whether the server has got it cannot be told".into(),
         })
+    }
+
+    fn may_repeat(&self) -> bool {
+        self.is_safe()
+    }
+
+    fn recovers_by_a_look(&self) -> bool {
+        true
     }
 
     fn advice(&self, _ctx: &TaskContext) -> Advice {

@@ -198,8 +198,13 @@ async fn a_request_that_never_left_is_a_plain_failure_and_one_that_may_have_arri
     drop(nobody);
     for (address, method, unknown) in [
         (silent_address, "POST", true),
+        (silent_address, "PUT", true),
+        (silent_address, "PATCH", true),
+        (silent_address, "DELETE", true),
         (silent_address, "GET", false),
+        (silent_address, "HEAD", false),
         (nobody_address, "POST", false),
+        (nobody_address, "DELETE", false),
     ] {
         let url = format!("http://{address}/");
         let error = ask(json!({"url": url, "method": method, "body": "x"})).await;

@@ -112,9 +112,10 @@ impl Loader<'_> {
             .filter_map(|node| self.prompt(node))
             .collect();
         let defaults = fields.mapping("module_defaults");
-        let lists: Vec<Node> = ["pre_tasks", "tasks", "post_tasks"]
+        let lists: Vec<(usize, Node)> = ["pre_tasks", "tasks", "post_tasks"]
             .iter()
-            .filter_map(|key| fields.node(key))
+            .enumerate()
+            .filter_map(|(part, key)| Some((part, fields.node(key)?)))
             .collect();
         let handlers = fields.node("handlers");
         self.problems.append(&mut fields.problems);
@@ -152,14 +153,19 @@ impl Loader<'_> {
             })
             .into_iter()
             .collect();
-        for (number, list) in lists.iter().enumerate() {
-            // Handlers run at the end of each part that the play has.
-            if number > 0 && !handlers.is_empty() {
-                let flush = Some(("free_form", "flush_handlers"));
-                items.extend(self.engine_task("meta", None, flush, &list.at, &inherited));
+        let mut parts = 0;
+        for (part, list) in &lists {
+            // Handlers run at the end of each part, be it empty; before the first nothing was notified.
+            for _ in parts..=*part {
+                if parts > 0 && !handlers.is_empty() {
+                    let flush = Some(("free_form", "flush_handlers"));
+                    items.extend(self.engine_task("meta", None, flush, &list.at, &inherited));
+                }
             }
+            parts = part + 1;
             items.extend(self.items(list, &inherited));
         }
+        let flushes = 4 - parts.clamp(1, 3);
         vec![Play {
             name: name.unwrap_or_else(|| super::fields::scalar_text(&hosts).unwrap_or_default()),
             at: node.at.clone(),
@@ -175,6 +181,7 @@ impl Loader<'_> {
             secrets,
             site,
             tags,
+            flushes,
             items,
             handlers,
         }]

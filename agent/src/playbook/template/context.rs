@@ -118,6 +118,7 @@ impl Context {
             return value;
         }
         let version = self.scope.fact_version();
+        let reached = self.scope.reached();
         if let Some(chain) = self.session.enter(name) {
             let problem = error::cycle(&node.at, &chain);
             self.session.fail(name, problem.clone());
@@ -127,7 +128,10 @@ impl Context {
         self.session.leave();
         match rendered {
             Ok(value) => {
-                self.scope.remember(name, value.clone(), version);
+                // Whoever asks again reaches what was cut again.
+                if self.scope.reached() == reached {
+                    self.scope.remember(name, value.clone(), version);
+                }
                 value
             }
             // What rests on an undefined variable is undefined itself, so that `default` and

@@ -25,6 +25,20 @@ pub(super) fn say(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, "a filter failed").with_source(Said(message.into()))
 }
 
+/// What was cut from a value was needed.
+pub(super) fn secrets_cut(at: &Location) -> Problem {
+    Problem::new(
+        "playbook::secrets_cut",
+        at,
+        "it uses a result that the journal holds without its secrets",
+        "needs them",
+    )
+    .with_help(
+        "give the value by a variable (`-e @FILE`), or have the task that returns it run again: `run \
+         --redo TASK`",
+    )
+}
+
 /// Makes a problem of an engine's error; `place` turns a range of the compiled source into a place.
 pub(super) fn from_engine(
     failure: &Error,

@@ -4,6 +4,7 @@
 //! and places; variables' values never get into them.
 
 mod context;
+mod cut;
 mod error;
 mod filters;
 mod functions;
@@ -23,7 +24,8 @@ use minijinja::{Environment, UndefinedBehavior, Value as Engine};
 use serde_json::{Map, Value};
 
 use self::context::{Context, Session};
-pub use self::scope::Scope;
+pub use self::cut::Cut;
+pub use self::scope::{Rank, Scope};
 use self::value::{from_json, to_json};
 use super::model::{Node, NodeKind};
 use crate::source::{Location, Problem, SourceFile};
@@ -150,7 +152,9 @@ impl Templates {
     /// # Errors
     /// The first template that cannot be rendered, with its place.
     pub fn render(&self, node: &Node, scope: &Scope) -> Result<Value, Problem> {
-        self.render_with(node, &self.context(scope))
+        whole(scope, &node.at, || {
+            self.render_with(node, &self.context(scope))
+        })
     }
 
     /// Evaluates a bare expression, as in `when`. A node that is not a text is its own value.
@@ -159,11 +163,11 @@ impl Templates {
     /// The expression's mistake, or the undefined variable in it.
     pub fn evaluate(&self, expression: &Node, scope: &Scope) -> Result<Value, Problem> {
         match &expression.kind {
-            NodeKind::String(content) => {
+            NodeKind::String(content) => whole(scope, &expression.at, || {
                 let prepared = text::prepare_expression(content);
                 self.run(&prepared, &expression.at, content, &self.context(scope))
                     .and_then(|(value, _)| self.json(&value, &prepared, expression, scope))
-            }
+            }),
             _ => self.render(expression, scope),
         }
     }
@@ -208,20 +212,22 @@ impl Templates {
                 ));
             }
         }
-        environment
-            .template_from_str(&file.text)
-            .and_then(|template| template.render(Engine::from_object(context.clone())))
-            .map(|rendered| keep_line_ends(rendered, &file.text))
-            .map_err(|failure| {
-                error::from_engine(&failure, &context, |range| {
-                    let end = range.end.min(at.end);
-                    Location {
-                        file: Arc::clone(file),
-                        start: range.start.min(end),
-                        end,
-                    }
+        whole(scope, &at, || {
+            environment
+                .template_from_str(&file.text)
+                .and_then(|template| template.render(Engine::from_object(context.clone())))
+                .map(|rendered| keep_line_ends(rendered, &file.text))
+                .map_err(|failure| {
+                    error::from_engine(&failure, &context, |range| {
+                        let end = range.end.min(at.end);
+                        Location {
+                            file: Arc::clone(file),
+                            start: range.start.min(end),
+                            end,
+                        }
+                    })
                 })
-            })
+        })
     }
 
     fn context(&self, scope: &Scope) -> Context {
@@ -382,6 +388,20 @@ impl Templates {
             }
         }
     }
+}
+
+/// Renders, and refuses what was made of a value without its secrets.
+fn whole<T>(
+    scope: &Scope,
+    at: &Location,
+    render: impl FnOnce() -> Result<T, Problem>,
+) -> Result<T, Problem> {
+    let before = scope.reached();
+    let rendered = render();
+    if scope.is_lenient() || scope.reached() == before {
+        return rendered;
+    }
+    Err(error::secrets_cut(at))
 }
 
 /// Puts back the line ends behind a last `{% … %}`, which Jinja takes away and Ansible keeps.

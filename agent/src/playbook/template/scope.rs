@@ -1,8 +1,10 @@
 //! The variables that a template sees, in layers.
 //!
-//! Strongest first: loop variables ([`Scope::bind`]), extra variables (`-e`), facts (`set_fact`,
-//! `register`), then the pushed layers, the last pushed first. Layers are shared between a scope and
-//! its children, so a scope per task costs a few pointers.
+//! A name's value is that of the strongest rank that has it, whenever it was set ([`Rank`] for what tasks
+//! set). Strongest first: loop variables ([`Scope::bind`]), extra variables (`-e`), `vars` of includes
+//! ([`Scope::push_params`]), `set_fact` and `register`, `include_vars`, then the pushed layers, the last
+//! pushed first, and facts about the host. Within a rank the last one wins. Layers are shared between a
+//! scope and its children, so a scope per task costs a few pointers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -10,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use minijinja::Value as Engine;
 use serde_json::{Map, Value};
 
+use super::cut::{Cut, Reached, Rest};
 use super::value::from_json;
 use crate::playbook::model::{Node, Vars};
 use crate::source::Location;
@@ -20,6 +23,8 @@ pub(super) enum Variable {
     Node(Node, OnceLock<Engine>),
     /// Never rendered: results and facts may hold braces that are not ours.
     Ready(Value, OnceLock<Engine>),
+    /// As `Ready`, from the journal and without its secrets.
+    Rest(Rest),
 }
 
 impl Variable {
@@ -39,6 +44,7 @@ impl Variable {
                 Some(cell.get_or_init(|| from_json(&node.to_value())).clone())
             }
             Self::Node(..) => None,
+            Self::Rest(rest) => Some(rest.clone().handed_out()),
         }
     }
 }
@@ -69,11 +75,35 @@ impl Layer {
     }
 }
 
+/// How strong a variable is that a task sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rank {
+    /// About the host (`setup`, `getent`): weaker than whatever the playbook says.
+    Host,
+    /// `include_vars`: stronger than `vars` of plays, blocks and tasks.
+    Included,
+    /// `set_fact` and `register`.
+    Set,
+}
+
+/// What tasks have set, by rank.
 #[derive(Default)]
 struct Facts {
     /// Raised with every change, so that cached values that may rest on an old fact are dropped.
     version: u64,
-    variables: HashMap<String, Arc<Variable>>,
+    host: HashMap<String, Arc<Variable>>,
+    included: HashMap<String, Arc<Variable>>,
+    set: HashMap<String, Arc<Variable>>,
+}
+
+impl Facts {
+    fn of(&mut self, rank: Rank) -> &mut HashMap<String, Arc<Variable>> {
+        match rank {
+            Rank::Host => &mut self.host,
+            Rank::Included => &mut self.included,
+            Rank::Set => &mut self.set,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -89,8 +119,12 @@ pub struct Scope {
     layers: Option<Arc<Layer>>,
     bound: Option<Arc<Layer>>,
     extra: Option<Arc<Layer>>,
+    params: Option<Arc<Layer>>,
     facts: Arc<RwLock<Facts>>,
     cache: Arc<Mutex<Cache>>,
+    reached: Arc<Reached>,
+    /// What was cut may be reached: somebody looks who notes it.
+    lenient: bool,
 }
 
 impl std::fmt::Debug for Scope {
@@ -115,18 +149,18 @@ impl Scope {
 
     /// Adds a layer of playbook variables above those pushed before; rendered when needed.
     pub fn push_vars(&mut self, vars: &Vars) {
-        if vars.is_empty() {
-            return;
+        if !vars.is_empty() {
+            self.layers = Some(Self::node_layer(vars, self.layers.take()));
+            self.forget();
         }
-        let variables = vars
-            .iter()
-            .map(|(name, _, node)| (name.clone(), Variable::node(node)))
-            .collect();
-        self.layers = Some(Arc::new(Layer {
-            variables,
-            below: self.layers.take(),
-        }));
-        self.forget();
+    }
+
+    /// Adds `vars` of an include, above what tasks set; rendered when needed.
+    pub fn push_params(&mut self, vars: &Vars) {
+        if !vars.is_empty() {
+            self.params = Some(Self::node_layer(vars, self.params.take()));
+            self.forget();
+        }
     }
 
     /// Adds a layer of ready values above those pushed before; they are never rendered.
@@ -162,28 +196,93 @@ impl Scope {
         self.forget();
     }
 
-    /// Sets a fact (`set_fact`, `register`); every scope that shares this one's origin sees it.
+    /// Sets what `set_fact` or `register` says; every scope that shares this one's origin sees it.
     pub fn set(&self, name: impl Into<String>, value: Value) {
-        let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
-        facts.version += 1;
-        facts.variables.insert(name.into(), Variable::ready(value));
+        self.set_in(Rank::Set, name, value);
     }
 
-    /// Sets facts whose texts may hold templates, rendered when they are needed; `at` is what to blame.
+    /// Sets a variable of a rank; every scope that shares this one's origin sees it.
+    pub fn set_in(&self, rank: Rank, name: impl Into<String>, value: Value) {
+        let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
+        facts.version += 1;
+        facts.of(rank).insert(name.into(), Variable::ready(value));
+    }
+
+    /// Sets a variable that came back from the journal without its secrets.
+    pub fn set_cut(&self, rank: Rank, name: impl Into<String>, value: Value, cut: Cut) {
+        if cut.paths.is_empty() {
+            return self.set_in(rank, name, value);
+        }
+        let rest = self.rest(value, cut);
+        let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
+        facts.version += 1;
+        facts.of(rank).insert(name.into(), Arc::new(rest));
+    }
+
+    /// Binds a name to what was made of a value without its secrets, as [`Scope::bind`] does.
+    pub fn bind_cut(&mut self, name: impl Into<String>, value: Value, cut: Cut) {
+        let rest = Arc::new(self.rest(value, cut));
+        self.bound = Some(Arc::new(Layer {
+            variables: [(name.into(), rest)].into(),
+            below: self.bound.take(),
+        }));
+        self.forget();
+    }
+
+    fn rest(&self, value: Value, cut: Cut) -> Variable {
+        Variable::Rest(Rest {
+            value,
+            cut,
+            reached: Arc::clone(&self.reached),
+        })
+    }
+
+    /// Returns this scope for a look: what was cut may be reached, and [`Scope::take_reached`] tells.
+    #[must_use]
+    pub fn lenient(&self) -> Self {
+        Self {
+            lenient: true,
+            ..self.clone()
+        }
+    }
+
+    /// Whether a variable is what is left of this task's result.
+    #[must_use]
+    pub fn is_cut(&self, name: &str, origin: &str) -> bool {
+        let found = self.find(name);
+        matches!(found.as_deref(), Some(Variable::Rest(rest)) if rest.cut.origin == origin)
+    }
+
+    /// The tasks whose results were reached where something was cut from them, since this was asked last.
+    #[must_use]
+    pub fn take_reached(&self) -> BTreeSet<String> {
+        self.reached.take()
+    }
+
+    pub(super) fn reached(&self) -> u64 {
+        self.reached.times()
+    }
+
+    pub(super) fn is_lenient(&self) -> bool {
+        self.lenient
+    }
+
+    /// Sets variables of files (`include_vars`), whose texts may hold templates, rendered when they are
+    /// needed; `at` is what to blame.
     pub fn set_templates(&self, values: &Map<String, Value>, at: &Location) {
         let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
         facts.version += 1;
         for (name, value) in values {
             let node = Node::of_value(value, at);
-            facts.variables.insert(name.clone(), Variable::node(&node));
+            facts.included.insert(name.clone(), Variable::node(&node));
         }
     }
 
-    /// Forgets a fact.
+    /// Forgets what `set_fact` or `register` set.
     pub fn unset(&self, name: &str) {
         let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
         facts.version += 1;
-        facts.variables.remove(name);
+        facts.set.remove(name);
     }
 
     /// Returns a variable as it stands, without rendering templates in it.
@@ -192,6 +291,7 @@ impl Scope {
         self.find(name).map(|variable| match &*variable {
             Variable::Ready(value, _) => value.clone(),
             Variable::Node(node, _) => node.to_value(),
+            Variable::Rest(rest) => rest.value.clone(),
         })
     }
 
@@ -199,22 +299,28 @@ impl Scope {
     #[must_use]
     pub fn names(&self) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
-        for layer in [&self.bound, &self.extra, &self.layers] {
+        for layer in [&self.bound, &self.extra, &self.params, &self.layers] {
             Layer::names(layer.as_ref(), &mut names);
         }
         let facts = self.facts.read().unwrap_or_else(PoisonError::into_inner);
-        names.extend(facts.variables.keys().cloned());
+        for rank in [&facts.host, &facts.included, &facts.set] {
+            names.extend(rank.keys().cloned());
+        }
         names
     }
 
     pub(super) fn find(&self, name: &str) -> Option<Arc<Variable>> {
+        let facts = || self.facts.read().unwrap_or_else(PoisonError::into_inner);
         Layer::find(self.bound.as_ref(), name)
             .or_else(|| Layer::find(self.extra.as_ref(), name))
+            .or_else(|| Layer::find(self.params.as_ref(), name))
             .or_else(|| {
-                let facts = self.facts.read().unwrap_or_else(PoisonError::into_inner);
-                facts.variables.get(name).cloned()
+                let facts = facts();
+                let found = facts.set.get(name).or_else(|| facts.included.get(name));
+                found.cloned()
             })
             .or_else(|| Layer::find(self.layers.as_ref(), name))
+            .or_else(|| facts().host.get(name).cloned())
     }
 
     pub(super) fn cached(&self, name: &str) -> Option<Engine> {
@@ -245,6 +351,14 @@ impl Scope {
 
     fn lock_cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn node_layer(vars: &Vars, below: Option<Arc<Layer>>) -> Arc<Layer> {
+        let variables = vars
+            .iter()
+            .map(|(name, _, node)| (name.clone(), Variable::node(node)))
+            .collect();
+        Arc::new(Layer { variables, below })
     }
 
     fn ready_layer(values: Map<String, Value>, below: Option<Arc<Layer>>) -> Arc<Layer> {

@@ -36,6 +36,7 @@ fn finished(task: &str, result: Value, error: Option<&str>) -> Body {
         fingerprint: print(),
         arguments: Value::Null,
         result,
+        hidden: Vec::new(),
         outputs: vec![crate::state::Output {
             path: HOSTILE.into(),
             size: 1,
