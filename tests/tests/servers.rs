@@ -472,7 +472,10 @@ fn a_disk_that_comes_back_under_another_number_is_the_same_disk() -> Tried {
         .agent(&["state", "adopt"], &["--reason", "restored"]);
     let fourth = stage.scene.run();
     remove_containers_on(&stage.home());
-    sh(&format!("umount \"$2\"; losetup --detach {}", behind.trim()))?;
+    sh(&format!(
+        "umount \"$2\"; losetup --detach {}",
+        behind.trim()
+    ))?;
     assert_ne!(before, other, "the disk has another number");
     second?.must_have(0)?;
     // A copy of the directory in its place is asked about, and a person may answer for it.
