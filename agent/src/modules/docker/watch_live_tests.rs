@@ -180,7 +180,7 @@ async fn a_watched_container_ends_when_the_lock_is_dropped_and_does_not_begin_wi
         env: Default::default(),
     };
     let (code, log) = rig.end(&handle).await;
-    let refused = super::watch::refusal("image", code, &[log.clone()]);
+    let refused = super::watch::refusal("image", code, std::slice::from_ref(&log));
     let refused = refused.unwrap_or_else(|| panic!("{code}: {log}"));
     assert!(refused.to_string().contains("not held"), "{refused}");
 }
