@@ -340,7 +340,7 @@ mod tests {
         pool.push(job(Claim::Nothing, 0));
         assert!(pool.take().await.is_some());
         let heard = pool.failure();
-        let panicked = crate::modules::worker::caught("one", || panic!("no luck")).map(|()| ());
+        let panicked = crate::modules::worker::caught("one", || -> () { panic!("no luck") });
         pool.done(&Claim::Nothing, panicked.map_err(ModuleError::from));
         assert!(heard.await.to_string().ends_with("no luck"));
     }
