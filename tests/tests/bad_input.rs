@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use lab::agent::{Agent, is_about};
 use lab::check;
@@ -114,6 +115,30 @@ fn the_slow_directory_taken_for_the_fast_one_is_no_empty_database() -> Outcome {
         "postgresql::data_directory_missing",
         &["does not exist", "FAST_DATA_DIR"],
     )
+}
+
+/// No hash of a password is kept to compare with: the server is asked, and its no counts long before a server
+/// that does not answer would (`server_ready_timeout`, ten minutes).
+#[test]
+fn another_password_is_found_by_logging_in_and_the_right_one_goes_on() -> Outcome {
+    let migration = Migration::begin(Scale::S)?;
+    migration
+        .agent
+        .set(&json!({"pacs_password": "not the one"}))?;
+    let since = Instant::now();
+    refused(&mut migration.agent.run())?.must_be(
+        "schema-5.26",
+        "postgresql::connect",
+        &[
+            "password authentication failed",
+            "keeps the password it was made with",
+        ],
+    );
+    assert!(since.elapsed() < Duration::from_secs(300), "{since:?}");
+    migration.must_leave_no_container()?;
+    migration.agent.set(&json!({"pacs_password": "pacs"}))?;
+    migration.finish()?;
+    Ok(migration.must_have_ended_right()?)
 }
 
 #[test]

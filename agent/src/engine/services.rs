@@ -28,6 +28,9 @@ use crate::state::{Body, Contents, ServedDirectory, StateError};
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a server may take to write out what it holds before it is left to the admin.
 const STOP_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a server may say no to a user, a password or a name until that counts: one that is still being made
+/// does so for a moment.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// How often readiness is looked at.
 const READY_INTERVAL: Duration = Duration::from_millis(25);
 
@@ -259,6 +262,7 @@ impl<'p> Session<'p> {
         ctx.cancel = self.engine.options.cancel.clone();
         ctx.services = self.handles();
         let deadline = Instant::now() + patience;
+        let mut refused_since = None;
         loop {
             if ctx.cancel.is_cancelled() {
                 return Err(NotUp::Stop(Stop::Interrupted));
@@ -266,7 +270,21 @@ impl<'p> Session<'p> {
             let last = match probe.apply(&ctx, &Value::Null).await {
                 Ok(_) => return Ok(()),
                 Err(ModuleError::Cancelled) => return Err(NotUp::Stop(Stop::Interrupted)),
-                Err(error) => super::failure::describe(&error),
+                Err(error) => {
+                    let since = match error.is_refusal() {
+                        true => *refused_since.get_or_insert_with(Instant::now),
+                        false => {
+                            refused_since = None;
+                            Instant::now()
+                        }
+                    };
+                    if since.elapsed() >= REFUSED_FOR
+                        && let Some(failure) = Failure::of_module(&error)
+                    {
+                        return Err(failure.into());
+                    }
+                    super::failure::describe(&error)
+                }
             };
             if let Ok(ServiceState::Exited { code, log }) = service::state(&ctx, handle).await {
                 let refused = watch::refusal(image, code, &log).map(ModuleError::from);

@@ -23,6 +23,11 @@ pub trait ModuleFailure: Error + Send + Sync + 'static {
         false
     }
 
+    /// Whether a server answered and said no to this user, password or name: asking again changes nothing.
+    fn is_refusal(&self) -> bool {
+        false
+    }
+
     /// Return values that are known in spite of the failure (`rc`, `stdout`, …).
     fn result(&self) -> Map<String, Value> {
         Map::new()
@@ -63,6 +68,15 @@ impl<F: ModuleFailure> From<F> for ModuleError {
 }
 
 impl ModuleError {
+    /// Whether a server said no ([`ModuleFailure::is_refusal`]).
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Cancelled => false,
+            Self::Failed(failure) => failure.is_refusal(),
+        }
+    }
+
     /// The same failure, of which something may be left: the next run asks the module what became of the
     /// attempt ([`ModuleFailure::is_outcome_unknown`]).
     #[must_use]
@@ -100,6 +114,10 @@ impl ModuleFailure for OutcomeUnknown {
 
     fn is_outcome_unknown(&self) -> bool {
         true
+    }
+
+    fn is_refusal(&self) -> bool {
+        self.0.is_refusal()
     }
 
     fn result(&self) -> Map<String, Value> {

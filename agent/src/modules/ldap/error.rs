@@ -237,6 +237,10 @@ impl ModuleFailure for LdapError {
         }
     }
 
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::InvalidCredentials { .. })
+    }
+
     fn help(&self) -> Option<String> {
         Some(match self {
             Self::NoServer(_) => {

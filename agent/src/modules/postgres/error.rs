@@ -423,6 +423,18 @@ impl ModuleFailure for PostgresError {
         }
     }
 
+    /// Invalid password or authorization, and a database that does not exist (PostgreSQL's manual, appendix
+    /// *PostgreSQL Error Codes*).
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => matches!(
+                source.sqlstate.as_deref(),
+                Some("28P01" | "28000" | "3D000")
+            ),
+            _ => false,
+        }
+    }
+
     fn help(&self) -> Option<String> {
         if self.is_full_disk() {
             return Some(

@@ -218,6 +218,8 @@ mod tests {
         for item in items {
             match item {
                 Item::Task(task) => visit(task),
+                // Those of a rollback belong to one undo.
+                Item::Block(block) if block.before_undo_of.is_some() => {}
                 Item::Block(block) => {
                     for list in [&block.block, &block.rescue, &block.always] {
                         each_task(list, visit);
