@@ -120,6 +120,13 @@ impl Older {
             let is_added = ADDED.iter().any(|end| task.ends_with(end));
             let is_in_order = match (now.get(task), action) {
                 (Some(Known::Finished), "done") => true,
+                // What may have changed since is looked at again, as long as its effect is still to come.
+                (Some(Known::Finished), "run") => {
+                    agent::is_looked_at_again(task)
+                        && entry["why"]
+                            .as_str()
+                            .is_some_and(|why| why.starts_with("looked at again"))
+                }
                 // A look is taken again; whatever has effects finds out what became of them.
                 (Some(Known::Open), "run" | "recover") => true,
                 // What is left is what came after the cut.

@@ -9,7 +9,6 @@ use super::plan::{PlanAction, PlanEntry};
 use super::resolve::tasks_of;
 use super::run::{Engine, RunError};
 use super::session::Session;
-use crate::modules::Kind;
 use crate::playbook::declared::{Declared, plain};
 use crate::playbook::model::{Node, Play, Task};
 use crate::playbook::template::Scope;
@@ -177,7 +176,7 @@ impl Engine {
         }
         let has_effect = |task: &Task| {
             let known = history.task(self.identities.get(task));
-            task.module.kind != Kind::ReadOnly
+            !task.is_look()
                 && matches!(
                     known,
                     Some(TaskHistory::Finished(_) | TaskHistory::Interrupted(_))
@@ -214,7 +213,10 @@ impl Engine {
                         shown(was),
                         shown(is)
                     ),
-                    details: Vec::new(),
+                    details: vec![format!(
+                        "to begin anew with another value, first take back what was done: `{}`",
+                        self.command("rollback")
+                    )],
                 });
             }
         }

@@ -221,7 +221,7 @@ impl<'p> Session<'p> {
             }
         };
         let needs_change = self.needs_change(place, work, ctx, started).await;
-        if place.task.module.kind != Kind::ReadOnly {
+        if !place.task.is_look() {
             self.hold_settled(place.frame.play)?;
         }
         self.record(Body::TaskStarted {

@@ -351,9 +351,8 @@ impl<'e> Planner<'e> {
                 (PlanAction::Decide, why, details, None)
             }
         };
-        let looks = place.task.module.kind == Kind::ReadOnly;
-        let set_facts = looks && result.is_none();
-        if action == PlanAction::Done && !looks {
+        let set_facts = place.task.module.kind == Kind::ReadOnly && result.is_none();
+        if action == PlanAction::Done && !place.task.is_look() {
             self.last_effect = Some(self.plan.entries.len());
         }
         self.add(place, action, why, details);
