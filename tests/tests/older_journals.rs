@@ -127,6 +127,8 @@ impl Older {
                             .as_str()
                             .is_some_and(|why| why.starts_with("looked at again"))
                 }
+                // With what such a look finds now.
+                (Some(_), "later") => agent::is_looked_at_again(task),
                 // A look is taken again; whatever has effects finds out what became of them.
                 (Some(Known::Open), "run" | "recover") => true,
                 // What is left is what came after the cut.
