@@ -73,9 +73,9 @@ fn a_run_killed_in_the_middle_of_a_file_ends_like_one_that_was_not() -> Outcome 
 #[test]
 fn what_the_offline_variant_needs_is_looked_for_before_anything_is_done() -> Outcome {
     let migration = Migration::begin(Scale::S)?;
-    let must_stop = |says: &[&str]| -> Outcome {
+    let must_end = |code: i32, says: &[&str]| -> Outcome {
         let ended = migration.start()?.end()?;
-        ended.must_have(2)?;
+        ended.must_have(code)?;
         ended.must_say(says)?;
         assert!(
             !migration.site.backup_dir.join("sql").exists(),
@@ -83,8 +83,9 @@ fn what_the_offline_variant_needs_is_looked_for_before_anything_is_done() -> Out
         );
         Ok(())
     };
+    let must_stop = |says: &[&str]| must_end(2, says);
     migration.agent.set(&json!({"ldap_update": "later"}))?;
-    must_stop(&["`confirm`, `offline` or `pod` is expected"])?;
+    must_end(5, &["must be `confirm`, `offline` or `pod`"])?;
     migration.agent.set(&json!({"ldap_update": "offline"}))?;
     must_stop(&["`slapd_image` is empty"])?;
     offline(&migration)?;
