@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::agent::is_looked_at_again;
 use crate::error::{LabError, io_error};
 use crate::hash::sha256;
 use crate::migration::must;
