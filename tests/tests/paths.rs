@@ -185,13 +185,12 @@ fn every_command_takes_every_form_of_a_path() -> Outcome {
         agent(&["state", "verify", &play], 0)?;
         agent(&["state", "export", &play, "-o", &to("state.tar")], 0)?;
         agent(&["state", "verify", "--archive", &to("state.tar")], 0)?;
-        agent(
-            &[
-                "resolve", &play, "where", "--redo", "--reason", "x", "-e", &at,
-            ],
-            0,
-        )?;
-        agent(&["run", &play, "-e", &at], 0)?;
+        // It finds the state: there is nothing to answer for.
+        let answer = [
+            "resolve", &play, "where", "--redo", "--reason", "x", "-e", &at,
+        ];
+        agent(&answer, 5)?.must_say(&["`Paths / where` asks nothing: it is done"])?;
+        agent(&["run", &play, "-e", &at, "--redo", "where"], 0)?;
         agent(&["purge", "--check", &play, "-e", &at], 0)?;
         agent(&["rollback", "--check", &play, "-e", &at], 6)?;
         let accept = [
