@@ -345,7 +345,9 @@ impl Shared {
                         "message": "back-off 10s restarting failed container"}});
                 }
             });
-            return;
+            if !self.restart_pod(&of, &pod).await {
+                return;
+            }
         }
         self.update("pods", &name, |pod| {
             pod["status"]["phase"] = "Running".into();
@@ -384,6 +386,32 @@ impl Shared {
             }
         });
         self.count(&of.name);
+    }
+
+    /// Starts a pod's containers again once they may run, as a kubelet does when its back-off is over. Returns
+    /// whether they run; a pod that is deleted meanwhile is left alone.
+    async fn restart_pod(&self, of: &Workload, pod: &Value) -> bool {
+        let name = text(&pod["metadata"]["name"]);
+        while self.broken.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let is_there = self
+            .get("pods", name)
+            .is_some_and(|pod| !pod["metadata"]["deletionTimestamp"].is_string());
+        if !is_there {
+            return false;
+        }
+        let (workload, of_pod) = (of.clone(), pod.clone());
+        let restarted = tokio::task::spawn_blocking(move || {
+            let own = |name: &str| docker_name(&of_pod, name);
+            let names = workload.containers.iter().map(|c| own(&c.name));
+            containers::stop(&names.collect::<Vec<_>>());
+            for container in &of_pod_containers(&workload) {
+                containers::start(&own(&container.name), container, false)?;
+            }
+            Ok::<(), crate::error::LabError>(())
+        });
+        matches!(restarted.await, Ok(Ok(())))
     }
 
     /// Brings a Deployment's figures up to date.
