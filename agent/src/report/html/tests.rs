@@ -4,7 +4,8 @@ use super::*;
 use crate::state::{Fingerprint, How, Journal, read};
 use serde_json::json;
 
-const HOSTILE: &str = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}";
+const HOSTILE: &str =
+    "</pre><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 1234567*7654321 }}";
 
 fn print() -> Fingerprint {
     Fingerprint::new("m", &Value::Null, &[])
@@ -149,8 +150,9 @@ fn nothing_that_a_journal_or_a_log_holds_becomes_markup() {
         let found: Vec<&str> = html.lines().filter(|line| line.contains(wrong)).collect();
         assert!(found.is_empty(), "{wrong}: {found:#?}");
     }
+    // A number that no hash on the page holds by chance.
     assert!(
-        !html.contains(">49"),
+        !html.contains("9449772114007"),
         "a template inside a value was rendered"
     );
     // No attribute is left by a quote: what follows one is a known name, or the tag's end.
