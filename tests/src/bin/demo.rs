@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use lab::agent::{self, Agent, is_about};
+use lab::agent::{self, Agent, is_about, is_looked_at_again};
 use lab::error::{LabError, io_error};
 use lab::evidence::{Evidence, inodes};
 use lab::images;
@@ -201,17 +201,24 @@ fn tell_what_was_redone(journal: &[Value]) {
         .copied()
         .collect();
     let second = tasks(last, "task_finished");
+    let (again, twice): (Vec<&str>, Vec<&str>) = done
+        .intersection(&second)
+        .copied()
+        .partition(|task| is_looked_at_again(task));
     println!(
         "\nSkipped, because the journal proves them done: {} tasks",
-        done.len()
+        done.len() - again.len() - twice.len()
     );
     println!("Redone, because the kill cut them short:");
     for task in &cut {
         println!("  {task}");
     }
-    let twice: Vec<_> = done.intersection(&second).collect();
+    println!("Looked at again, because it may have changed since:");
+    for task in &again {
+        println!("  {task}");
+    }
     println!("Run twice although they were done: {} tasks", twice.len());
-    let fresh = second.len() - cut.len();
+    let fresh = second.len() - cut.len() - again.len() - twice.len();
     println!("Run for the first time by the second run: {fresh} tasks");
 }
 
