@@ -17,7 +17,7 @@ use serde_json::Value;
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// Tasks that the shipped playbooks have got since, by the end of their identity.
-const ADDED: [&str; 1] = ["backup-place"];
+const ADDED: [&str; 3] = ["backup-place", "image-versions", "images-fit"];
 
 /// What a journal says of a task at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

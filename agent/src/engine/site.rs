@@ -43,7 +43,7 @@ impl SiteView {
     #[must_use]
     pub fn of(site: &Path, held: bool, contents: &Contents, state: &Path) -> Self {
         let marker = site::read(site).ok().flatten();
-        let refused = site::look(site, &claimant(contents, state)).err();
+        let refused = site::look(site, &Claimant::of(contents, state)).err();
         Self {
             site: site.to_path_buf(),
             held,
@@ -57,15 +57,6 @@ impl SiteView {
 fn told(error: &StateError) -> String {
     let help = error.help().map(|help| format!("; {help}"));
     format!("{}{}", describe(error), help.unwrap_or_default())
-}
-
-fn claimant<'a>(contents: &'a Contents, state: &'a Path) -> Claimant<'a> {
-    Claimant {
-        state_id: contents.state_id(),
-        state,
-        records: &contents.records,
-        head: &contents.head,
-    }
 }
 
 impl Engine {
@@ -119,13 +110,12 @@ impl Engine {
             (Err(_), Some(_)) => Sites::default(),
         };
         let own = self.own_state();
-        let known = history.sites.iter();
-        let held = known.filter(|known| known.held).map(|known| &known.site);
+        let held = history.held_sites();
         let named = sites.plays.iter().map(|(_, site)| site);
         // A journal of an older format holds none, whatever was done.
         let named = named.filter(|_| command.is_none() || history.sites.is_empty());
         for site in held.chain(named) {
-            site::look(site, &claimant(contents, &own))?;
+            site::look(site, &Claimant::of(contents, &own))?;
         }
         Ok(sites)
     }
@@ -184,8 +174,8 @@ fn each_task<'p>(items: &'p [Item], visit: &mut impl FnMut(&'p Task)) {
 /// Every site that a journal holds as it is now.
 #[must_use]
 pub fn site_views(contents: &Contents, history: &History, state: &Path) -> Vec<SiteView> {
-    let held = history.sites.iter().filter(|known| known.held);
-    held.map(|known| SiteView::of(&known.site, true, contents, state))
+    let held = history.held_sites();
+    held.map(|site| SiteView::of(site, true, contents, state))
         .collect()
 }
 
@@ -221,7 +211,7 @@ impl Session<'_> {
     /// or somebody took the marker away.
     pub(super) fn mark_again(&mut self, contents: &Contents) {
         for (_, site) in self.sites.plays.clone() {
-            let standing = site::look(&site, &claimant(contents, &self.engine.own_state()));
+            let standing = site::look(&site, &Claimant::of(contents, &self.engine.own_state()));
             let held = self.holds(&site);
             match standing {
                 Ok(Standing::Free) => {}
@@ -248,8 +238,7 @@ impl Session<'_> {
 
     /// Whether the journal says that a site is marked as this state's.
     fn holds(&self, site: &Path) -> bool {
-        let mut known = self.history.sites.iter();
-        known.any(|known| known.held && known.site == site)
+        self.history.held_sites().any(|held| held == site)
     }
 
     fn mark_site(&mut self, site: PathBuf) -> Result<(), StateError> {
@@ -287,11 +276,7 @@ impl Session<'_> {
                 .map(|(_, site)| site.clone())
                 .collect();
         }
-        let known = self.history.sites.iter();
-        known
-            .filter(|known| known.held)
-            .map(|known| known.site.clone())
-            .collect()
+        self.history.held_sites().cloned().collect()
     }
 
     /// Everything was taken back: the sites are free for any state.

@@ -353,6 +353,11 @@ const NOTES: &[Notes] = &[
         check_mode: LOOKS,
     },
     Notes {
+        name: "docker_image_info",
+        recovery: "looks again",
+        check_mode: LOOKS,
+    },
+    Notes {
         name: "docker_network",
         recovery: "finishes what was begun: whoever was on a network that is made anew is on the new one",
         check_mode: "predicts",

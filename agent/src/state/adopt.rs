@@ -81,7 +81,7 @@ pub fn adopt(dir: &StateDir, playbook: &str, by: Adoption<'_>) -> Result<Adopted
     // The original of an adopted copy is told by the marker that it is no longer the one.
     let mut again = Vec::new();
     for site in sites(&contents, by.site) {
-        match site::look(&site, &claimant(&contents, &own)) {
+        match site::look(&site, &Claimant::of(&contents, &own)) {
             Ok(Standing::Own(_)) => again.push(site),
             Ok(Standing::Free | Standing::NoFolder) => {}
             Err(StateError::Site(error)) if error.is_replaceable() => {
@@ -138,26 +138,14 @@ fn asked_last(contents: &Contents) -> bool {
 
 /// The sites that are meant: those that the journal holds, and the one that was named.
 fn sites(contents: &Contents, named: Option<&Path>) -> Vec<PathBuf> {
-    let held = History::of(&contents.records).sites.into_iter();
-    let mut sites: Vec<PathBuf> = held
-        .filter(|known| known.held)
-        .map(|known| known.site)
-        .collect();
+    let history = History::of(&contents.records);
+    let mut sites: Vec<PathBuf> = history.held_sites().cloned().collect();
     if let Some(named) = named.map(site::real)
         && !sites.contains(&named)
     {
         sites.push(named);
     }
     sites
-}
-
-fn claimant<'a>(contents: &'a Contents, state: &'a Path) -> Claimant<'a> {
-    Claimant {
-        state_id: contents.state_id(),
-        state,
-        records: &contents.records,
-        head: &contents.head,
-    }
 }
 
 /// The record of a marked site.

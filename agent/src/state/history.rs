@@ -225,6 +225,12 @@ impl History {
         history
     }
 
+    /// Folders of the sites that this state holds.
+    pub fn held_sites(&self) -> impl Iterator<Item = &PathBuf> {
+        let held = self.sites.iter().filter(|known| known.held);
+        held.map(|known| &known.site)
+    }
+
     /// Takes in one more record.
     pub fn add(&mut self, record: &Record) {
         match &record.body {

@@ -56,7 +56,7 @@ impl Module for DockerContainerInfo {
 
 /// What `docker inspect` prints of a database's environment holds its password, and a result goes into the
 /// journal.
-fn hide_values_of_environment(container: &mut Value) {
+pub(super) fn hide_values_of_environment(container: &mut Value) {
     let Some(all) = container.pointer_mut("/Config/Env") else {
         return;
     };

@@ -10,6 +10,7 @@ pub(in crate::modules) mod copy_from;
 pub mod error;
 pub mod exec;
 mod image;
+mod image_info;
 pub(crate) mod lifecycle;
 #[cfg(test)]
 mod live_tests;
@@ -41,6 +42,7 @@ pub fn modules() -> Vec<ModuleSpec> {
         spec_of::<DockerContainerCopyFrom>(),
         spec_of::<container_info::DockerContainerInfo>(),
         spec_of::<DockerImage>(),
+        spec_of::<image_info::DockerImageInfo>(),
         spec_of::<network::DockerNetwork>(),
         spec_of::<volume::DockerVolume>(),
     ]

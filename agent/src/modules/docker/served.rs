@@ -168,9 +168,9 @@ fn variable(image: &ImageConfig, name: &str) -> Option<String> {
         .map(|(_, value)| value.to_owned())
 }
 
-/// What an image says of its PostgreSQL: in its environment, else by the program itself, which is asked once
-/// for each image.
-async fn version_of(
+/// What an image says of its PostgreSQL, as PG_VERSION has it: in its environment, else by the program itself,
+/// which is asked once for each image. None where it has none.
+pub(super) async fn version_of(
     docker: &Docker,
     id: &str,
     image: &ImageConfig,

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::StateError;
 use super::format::{NO_HASH, Record};
+use super::reader::Contents;
 
 pub use error::SiteError;
 use folder::Folder;
@@ -43,6 +44,19 @@ pub struct Claimant<'a> {
     pub records: &'a [Record],
     /// Hash of the last one.
     pub head: &'a str,
+}
+
+impl<'a> Claimant<'a> {
+    /// The state in this folder, as its journal tells it.
+    #[must_use]
+    pub fn of(contents: &'a Contents, state: &'a Path) -> Self {
+        Self {
+            state_id: contents.state_id(),
+            state,
+            records: &contents.records,
+            head: &contents.head,
+        }
+    }
 }
 
 impl Claimant<'_> {
