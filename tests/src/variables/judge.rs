@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
@@ -29,6 +29,8 @@ const ASKS: i32 = 6;
 pub struct Entry {
     /// Its inode.
     pub inode: u64,
+    /// When it was made, where the filesystem tells: what has its inode later may be another thing.
+    born: Option<SystemTime>,
     owner: (u32, u32, u32),
     changed: (i64, i64),
     is_dir: bool,
@@ -55,6 +57,7 @@ pub fn entries(migration: &Migration) -> Result<BTreeMap<PathBuf, Entry>, LabErr
         }
         let entry = Entry {
             inode: meta.ino(),
+            born: meta.created().ok(),
             owner: (meta.uid(), meta.gid(), meta.mode() & 0o7777),
             changed: (meta.ctime(), meta.ctime_nsec()),
             is_dir: meta.is_dir(),
@@ -343,7 +346,7 @@ fn wrong_owners(
         // An inode that is free may be another thing's by now.
         let Some(now) = now
             .get(&entry.inode)
-            .filter(|now| now.is_dir == entry.is_dir)
+            .filter(|now| now.is_dir == entry.is_dir && now.born == entry.born)
         else {
             continue;
         };
