@@ -1,9 +1,9 @@
 //! What the engine says while it runs, in the order it happened. Reporters hear this and nothing else.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::host::progress::Unit;
 
 /// Version of the JSON form of [`Event`]; raised when a field changes its meaning or goes away.
 pub const EVENT_VERSION: u32 = 1;
@@ -28,16 +28,6 @@ pub enum Status {
     Rescued,
     /// `rollback` took back what it had done.
     Undone,
-}
-
-/// Unit of a progress figure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Unit {
-    /// Bytes.
-    Bytes,
-    /// Things that are counted: tables, statements, files.
-    Items,
 }
 
 /// Numbers of the recap, with Ansible's meaning plus `done`.
@@ -175,10 +165,4 @@ pub enum Event {
         /// Wall time in milliseconds.
         duration_ms: u64,
     },
-}
-
-/// Returns whole milliseconds.
-#[must_use]
-pub fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

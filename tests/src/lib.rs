@@ -33,6 +33,7 @@ pub mod slapd;
 pub mod slow_line;
 pub mod timing;
 pub mod tool;
+pub mod tree;
 pub mod variables;
 pub mod way;
 pub mod workplace;

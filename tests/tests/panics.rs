@@ -39,7 +39,7 @@ fn panics_and_goes_on(variables: &Value, workers: &[&str]) -> Result<(), Box<dyn
         println!("{worker}: {took:?}\n{}{}", ended.stdout, ended.stderr);
         assert!(took < AT_ONCE, "{worker} took {took:?}");
         let told = format!("in its {worker}: a failure point");
-        ended.must_say(&["the agent panicked at agent/src/modules/worker.rs:", &told])?;
+        ended.must_say(&["the agent panicked at agent/host/src/worker.rs:", &told])?;
         ended.must_have(2)?;
         migration.must_leave_no_container()?;
     }

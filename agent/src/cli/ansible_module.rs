@@ -113,17 +113,17 @@ fn ran(arguments: Arguments, check: bool, diff: bool) -> Value {
         // Ansible gives it a terminal where sudo may ask; whoever reads it is Ansible.
         instead: Some("`confirm: true`"),
     };
-    let more = locate::More {
-        outside: Some(locate::Outside {
+    let more = locate::RunChoices {
+        outside: Some(locate::HostInputs {
             host: Host::default(),
             extra_vars: ExtraVars::of(arguments.extra_vars),
             operator: "ansible".into(),
             vault: Vault::default(),
             drain: None,
         }),
-        ..locate::More::checking(check)
+        ..locate::RunChoices::checking(check)
     };
-    let told = Arc::new(Mutex::new(Told::default()));
+    let told = Arc::new(Mutex::new(RunAnswer::default()));
     let hear = Arc::clone(&told);
     let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| {
         hear.lock().unwrap_or_else(|e| e.into_inner()).event(event);
@@ -163,14 +163,14 @@ fn ran(arguments: Arguments, check: bool, diff: bool) -> Value {
 
 /// What the run said.
 #[derive(Default)]
-struct Told {
+struct RunAnswer {
     tasks: Vec<Value>,
     changes: Vec<String>,
     failures: Vec<String>,
     stats: Stats,
 }
 
-impl Told {
+impl RunAnswer {
     fn event(&mut self, event: Event) {
         match event {
             Event::TaskFinished {

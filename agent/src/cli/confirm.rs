@@ -8,8 +8,8 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio_util::sync::CancellationToken;
 
-use crate::modules::context::Confirm;
 use crate::report::terminal;
+use crate::task::context::Confirm;
 
 /// How often an open question looks whether the run was interrupted.
 const LOOK: Duration = Duration::from_millis(200);

@@ -12,7 +12,7 @@ use super::extra_vars::ExtraVars;
 use super::vault::vault;
 use super::{extra_vars, prompts, screen};
 use crate::engine::{Engine, Host, Operator, RunOptions};
-use crate::modules::kubernetes::ClusterEnvironment;
+use crate::host::kubernetes::access::ClusterEnvironment;
 use crate::playbook::load::LoadOptions;
 use crate::playbook::validate::{Checked, KnownNames, check};
 use crate::report::diagnostic;
@@ -65,7 +65,7 @@ pub(super) fn playbook_with(
 
 /// What a controller says about a run on this host.
 #[derive(Debug)]
-pub(super) struct Outside {
+pub(super) struct HostInputs {
     pub host: Host,
     pub extra_vars: ExtraVars,
     /// Who ordered it, and from where.
@@ -78,8 +78,8 @@ pub(super) struct Outside {
 
 /// What only `run` is told.
 #[derive(Debug, Default)]
-pub(super) struct More {
-    pub outside: Option<Outside>,
+pub(super) struct RunChoices {
+    pub outside: Option<HostInputs>,
     pub check: bool,
     pub diff: bool,
     pub no_checkpoint: bool,
@@ -89,7 +89,7 @@ pub(super) struct More {
     pub redo_reason: String,
 }
 
-impl More {
+impl RunChoices {
     /// A look, or the real thing; nothing is wanted again.
     pub fn checking(check: bool) -> Self {
         Self {
@@ -119,12 +119,12 @@ pub(super) fn engine(
     args: &PlaybookArgs,
     ask: Terminal,
     cancel: CancellationToken,
-    more: More,
+    more: RunChoices,
 ) -> Result<Engine, Failure> {
     let outside = more.outside.map_or_else(
         || {
             let vault = vault(global)?;
-            Ok(Outside {
+            Ok(HostInputs {
                 host: Host::default(),
                 extra_vars: extra_vars::read(&args.extra_vars, &vault)?,
                 operator: String::new(),

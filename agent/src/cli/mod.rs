@@ -34,7 +34,7 @@ pub use args::Cli;
 use args::Command;
 use exit::Failure;
 
-use crate::modules::worker;
+use crate::host::worker;
 use crate::source;
 use crate::state::failure_point;
 

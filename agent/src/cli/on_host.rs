@@ -17,7 +17,7 @@ use super::{Done, door, locate, purge, resolve, rollback, run};
 use crate::engine;
 use crate::playbook::{self, model::NodeKind};
 use crate::remote::job::{Base, Job, until_hung_up};
-use crate::remote::{Deed, HostOrder, Order, RemoteError, unpack};
+use crate::remote::{HostOrder, Order, RemoteCommand, RemoteError, unpack};
 use crate::report::status;
 use crate::source::SourceFile;
 use crate::state::fingerprint::sha256_of_file;
@@ -296,7 +296,7 @@ fn ordered(global: &Global, base: &Base, job: &Job, order: &Order) -> Result<u8,
     for secret in &order.revealed {
         vault.remember(secret);
     }
-    let outside = locate::Outside {
+    let outside = locate::HostInputs {
         host: host_of(&order.host)?,
         extra_vars: ExtraVars::of(order.extra_vars.clone()),
         operator: order.operator.clone(),
@@ -312,7 +312,7 @@ fn ordered(global: &Global, base: &Base, job: &Job, order: &Order) -> Result<u8,
         skip_tags: order.skip_tags.clone(),
     };
     match &order.deed {
-        Deed::Run => {
+        RemoteCommand::Run => {
             let args = RunArgs {
                 playbook: playbook_args,
                 check,
@@ -326,7 +326,7 @@ fn ordered(global: &Global, base: &Base, job: &Job, order: &Order) -> Result<u8,
             };
             run::here(&global, &args, outside)
         }
-        Deed::Resolve { task, done } => {
+        RemoteCommand::Resolve { task, done } => {
             let args = ResolveArgs {
                 playbook: playbook_args,
                 task: task.clone(),
@@ -337,7 +337,7 @@ fn ordered(global: &Global, base: &Base, job: &Job, order: &Order) -> Result<u8,
             };
             resolve::here(&global, &args, outside)
         }
-        Deed::Rollback { accept } => {
+        RemoteCommand::Rollback { accept } => {
             let args = RollbackArgs {
                 playbook,
                 extra_vars: Vec::new(),
@@ -349,7 +349,7 @@ fn ordered(global: &Global, base: &Base, job: &Job, order: &Order) -> Result<u8,
             };
             rollback::here(&global, &args, outside)
         }
-        Deed::Purge => {
+        RemoteCommand::Purge => {
             let args = PurgeArgs {
                 playbook,
                 extra_vars: Vec::new(),

@@ -24,7 +24,13 @@ pub(super) fn nobody() -> Terminal {
 
 pub(super) fn plan(global: &Global, args: &PlaybookArgs) -> Done {
     let cancel = CancellationToken::new();
-    let engine = locate::engine(global, args, nobody(), cancel, locate::More::default())?;
+    let engine = locate::engine(
+        global,
+        args,
+        nobody(),
+        cancel,
+        locate::RunChoices::default(),
+    )?;
     let contents = engine.journal()?;
     if let Some(why) = engine.would_refuse(&contents) {
         eprintln!("warning: {why}");

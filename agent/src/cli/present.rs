@@ -84,7 +84,7 @@ pub(super) fn of(
         &args,
         nobody(),
         CancellationToken::new(),
-        locate::More::default(),
+        locate::RunChoices::default(),
     )
     .and_then(|engine| {
         let plan = engine.plan(history)?;

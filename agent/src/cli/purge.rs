@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::args::{Global, Output, PurgeArgs};
 use super::exit::Failure;
-use super::rollback::whole;
+use super::rollback::whole_playbook;
 use super::run::{Stage, interrupt, runtime, stage};
 use super::{Done, exit, fleet, locate};
 use crate::engine::{PurgeEnd, PurgePlan};
-use crate::modules::files::human_bytes;
+use crate::host::files::error::human_bytes;
 
 pub(super) fn purge(global: &Global, args: &PurgeArgs) -> Done {
     if !args.hosts.inventory.is_empty() {
@@ -23,9 +23,9 @@ pub(super) fn purge(global: &Global, args: &PurgeArgs) -> Done {
 pub(super) fn here(
     global: &Global,
     args: &PurgeArgs,
-    outside: Option<locate::Outside>,
+    outside: Option<locate::HostInputs>,
 ) -> Result<u8, Failure> {
-    let playbook = whole(&args.playbook, &args.extra_vars);
+    let playbook = whole_playbook(&args.playbook, &args.extra_vars);
     let Stage {
         engine,
         events,
@@ -34,9 +34,9 @@ pub(super) fn here(
         global,
         &playbook,
         args.yes,
-        locate::More {
+        locate::RunChoices {
             outside,
-            ..locate::More::checking(args.check)
+            ..locate::RunChoices::checking(args.check)
         },
     )?;
     if args.check {

@@ -22,12 +22,12 @@ pub(super) fn resolve(global: &Global, args: &ResolveArgs) -> Done {
 pub(super) fn here(
     global: &Global,
     args: &ResolveArgs,
-    outside: Option<locate::Outside>,
+    outside: Option<locate::HostInputs>,
 ) -> Result<u8, Failure> {
     let cancel = CancellationToken::new();
-    let more = locate::More {
+    let more = locate::RunChoices {
         outside,
-        ..locate::More::default()
+        ..locate::RunChoices::default()
     };
     let engine = locate::engine(global, &args.playbook, nobody(), cancel, more)?;
     let answer = if args.done {

@@ -23,7 +23,7 @@ pub(super) fn rollback(global: &Global, args: &RollbackArgs) -> Done {
 pub(super) fn here(
     global: &Global,
     args: &RollbackArgs,
-    outside: Option<locate::Outside>,
+    outside: Option<locate::HostInputs>,
 ) -> Result<u8, Failure> {
     let Stage {
         engine,
@@ -31,11 +31,11 @@ pub(super) fn here(
         cancel,
     } = stage(
         global,
-        &whole(&args.playbook, &args.extra_vars),
+        &whole_playbook(&args.playbook, &args.extra_vars),
         args.yes,
-        locate::More {
+        locate::RunChoices {
             outside,
-            ..locate::More::checking(args.check)
+            ..locate::RunChoices::checking(args.check)
         },
     )?;
     let accepted = Accepted {
@@ -92,7 +92,7 @@ pub(super) fn here(
 }
 
 /// A playbook with all its tasks.
-pub(super) fn whole(playbook: &std::path::Path, extra_vars: &[String]) -> PlaybookArgs {
+pub(super) fn whole_playbook(playbook: &std::path::Path, extra_vars: &[String]) -> PlaybookArgs {
     PlaybookArgs {
         playbook: playbook.to_path_buf(),
         extra_vars: extra_vars.to_vec(),

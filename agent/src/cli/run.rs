@@ -33,9 +33,9 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
 pub(super) fn here(
     global: &Global,
     args: &RunArgs,
-    outside: Option<locate::Outside>,
+    outside: Option<locate::HostInputs>,
 ) -> Result<u8, Failure> {
-    let more = locate::More {
+    let more = locate::RunChoices {
         outside,
         check: args.check,
         diff: args.diff,
@@ -104,7 +104,7 @@ pub(super) fn stage(
     global: &Global,
     playbook: &PlaybookArgs,
     yes: bool,
-    more: locate::More,
+    more: locate::RunChoices,
 ) -> Result<Stage, Failure> {
     let cancel = CancellationToken::new();
     // How files change is among what tasks print.

@@ -8,7 +8,7 @@ use super::present::{self, Present};
 use super::{Done, locate, screen};
 use crate::engine::find_task;
 use crate::engine::inspect::compare;
-use crate::report::{facts, show};
+use crate::report::{attempts, show};
 use crate::source::closest;
 use crate::state::{History, StateDir, journal::read_for};
 
@@ -22,7 +22,7 @@ pub(super) fn show(global: &Global, args: &ShowArgs) -> Done {
     let Some(identity) = identity else {
         return Err(unknown(&history, &args.task));
     };
-    let all = facts::tasks(&contents.records);
+    let all = attempts::tasks(&contents.records);
     let task = all.iter().find(|task| task.identity == identity);
     let mut view = show::Show {
         identity: &identity,
@@ -33,7 +33,7 @@ pub(super) fn show(global: &Global, args: &ShowArgs) -> Done {
             .iter()
             .filter(|decision| decision.task == identity)
             .collect(),
-        runs: facts::run_numbers(&contents.records),
+        runs: attempts::run_numbers(&contents.records),
         logs: dir
             .logs()
             .into_iter()

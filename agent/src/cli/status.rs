@@ -7,7 +7,7 @@ use super::args::{Global, Output, StatusArgs};
 use super::present::{self, Present};
 use super::{Done, fleet, locate, run, screen};
 use crate::engine::site_views;
-use crate::modules::docker::service;
+use crate::host::docker::service;
 use crate::report::status::{self, Next, Server, Up};
 use crate::state::journal::{read_for, read_outline_for};
 use crate::state::{History, StateDir};

@@ -12,11 +12,11 @@ use super::run::{Engine, Stop};
 use super::services::NotUp;
 use super::session::Session;
 use super::task::UnitEnd;
-use super::unit::Place;
+use super::unit::TaskInstance;
 use crate::event::{Event, Status};
-use crate::modules::Plan;
 use crate::playbook::model::{Item, Task};
 use crate::state::{Finished, History, TaskHistory};
+use crate::task::module::Plan;
 
 /// Decides about a look that is to be repeated. Pure. `run` is the run that asks, where one goes on;
 /// `begun` says whether a task that rests on the look has begun, `until` names the next that has not.
@@ -44,7 +44,7 @@ impl Engine {
     /// As [`again`], for a unit and what the journal knows.
     pub(super) fn decide_again<'h>(
         &self,
-        place: &Place<'_>,
+        place: &TaskInstance<'_>,
         decision: Decision<'h>,
         history: &History,
         run: Option<&str>,
@@ -95,7 +95,7 @@ impl<'p> Session<'p> {
     /// stays done, and the next run looks again.
     pub(super) async fn look_only(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         work: Work,
         finished: Finished,
         reason: String,
@@ -143,7 +143,7 @@ impl<'p> Session<'p> {
         Ok(self.told_only(place, &failure, since))
     }
 
-    fn no_longer(&self, place: &Place<'p>, finished: &Finished, what: &str) -> Failure {
+    fn no_longer(&self, place: &TaskInstance<'p>, finished: &Finished, what: &str) -> Failure {
         let message = format!(
             "this was so in run {}, and is so no longer: {what}",
             finished.run

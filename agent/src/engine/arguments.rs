@@ -6,12 +6,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::run::Engine;
-use crate::modules::files::template;
-use crate::modules::{Module, ModuleSpec};
 use crate::playbook::arguments::{coerce, schema_of};
 use crate::playbook::model::{Node, NodeKind};
 use crate::playbook::template::{Scope, Syntax, Templates};
 use crate::source::{Problem, SourceFile};
+use crate::task::module::{Module, ModuleSpec};
+use crate::task::rendered;
 
 /// Renders, coerces and types arguments.
 pub(super) fn build(
@@ -47,7 +47,7 @@ pub(super) fn build(
         {
             let at = place_of(args, key);
             let (path, content) = template_file(templates, named, at, map, scope, base_dir)?;
-            map.insert(key.to_owned(), template::rendered(&path, &content));
+            map.insert(key.to_owned(), rendered::rendered(&path, &content));
         }
         if spec.reads_variables {
             let found = super::variables::read(map, args, base_dir, &engine.options.vault)?;
@@ -180,7 +180,10 @@ pub(super) fn place_of<'n>(args: &'n Node, path: &str) -> &'n crate::source::Loc
 }
 
 /// Absolute input files of a module, in a stable order.
-pub(super) fn input_files(module: &dyn Module, ctx: &crate::modules::TaskContext) -> Vec<PathBuf> {
+pub(super) fn input_files(
+    module: &dyn Module,
+    ctx: &crate::task::context::TaskContext,
+) -> Vec<PathBuf> {
     let mut files = module.input_files(ctx);
     files.sort();
     files.dedup();

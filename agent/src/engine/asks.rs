@@ -5,8 +5,9 @@ use super::decide::{Decision, Question};
 use super::resolve::standing;
 use super::run::Engine;
 use super::unit::Look;
-use crate::modules::{Kind, registry};
+use crate::modules::registry;
 use crate::state::{History, TaskHistory, TaskStatus};
+use crate::task::module::Kind;
 
 /// A task was answered for that asks nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! The one rule of exactly-once: what to do with a task, given what the journal knows about it.
 
-use crate::modules::Kind;
 use crate::state::{Attempt, Fingerprint, Finished, TaskHistory, TaskStatus};
+use crate::task::module::Kind;
 
 /// What to do with a task.
 #[derive(Debug, Clone, PartialEq)]

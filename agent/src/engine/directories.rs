@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::modules::docker::served::{DataDirectory, Format, Served};
+use crate::host::docker::served::{DataDirectory, Format, Served};
 use crate::state::{Answer, Body, Record, ServedDirectory, TaskStatus};
 
 /// A service is not to be started on a directory before a person has looked.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::state::format::{FORMAT_VERSION, NO_HASH};
-use crate::state::{Fingerprint, How, Seat};
+use crate::state::{Fingerprint, How, JournalLocation};
 
 const OLD: &str = "7000000000000000001";
 const NEW: &str = "7000000000000000002";
@@ -306,7 +306,7 @@ fn a_service_finds_what_it_left_or_what_a_task_put_there() {
     // A person answers for a copy, and not for another database.
     let mut adopted = before.clone();
     adopted.push(Body::StateAdopted {
-        seat: Seat {
+        seat: JournalLocation {
             machine: None,
             inode: 1,
             made: None,

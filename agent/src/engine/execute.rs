@@ -1,7 +1,6 @@
 //! The only place from which a task touches the host: started is journaled, the effect happens,
 //! finished is journaled.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,14 +13,18 @@ use super::services::NotUp;
 use super::session::Session;
 use super::task::UnitEnd;
 use super::task_log;
-use super::unit::Place;
-use crate::event::{Event, Status, millis};
-use crate::modules::worker;
-use crate::modules::{Kind, Module, ModuleError, Outcome, OutputFile, Plan, TaskContext};
+use super::unit::TaskInstance;
+use crate::event::{Event, Status};
+use crate::host::error::ModuleError;
+use crate::host::output_file::OutputFile;
+use crate::host::time::millis;
+use crate::host::worker;
 use crate::playbook::model::Task;
 use crate::playbook::template::Scope;
 use crate::source::Problem;
 use crate::state::{Attempt, Body, Fingerprint, How, Output, TaskStatus};
+use crate::task::context::TaskContext;
+use crate::task::module::{Kind, Module, Outcome, Plan};
 
 /// A unit's work, ready to be done.
 pub(super) struct Work {
@@ -47,7 +50,7 @@ impl<'p> Session<'p> {
     #[tracing::instrument(name = "task", skip_all, fields(task = %place.identity))]
     pub(super) async fn execute(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         scope: &Scope,
         work: Work,
         reason: Option<String>,
@@ -123,7 +126,7 @@ impl<'p> Session<'p> {
     /// Tries until it succeeds, `until` holds, or the retries are used up.
     async fn tries(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         scope: &Scope,
         work: &Work,
         mut ctx: TaskContext,
@@ -200,7 +203,7 @@ impl<'p> Session<'p> {
     /// One try: intent and start are on disk before the module may touch the host.
     async fn try_once(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         scope: &Scope,
         work: &Work,
         ctx: &mut TaskContext,
@@ -278,7 +281,7 @@ impl<'p> Session<'p> {
     /// and record, the next one finds nothing to do, and has this record to know the change by.
     async fn needs_change(
         &self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         work: &Work,
         ctx: &TaskContext,
         started: &Started,
@@ -305,7 +308,7 @@ impl<'p> Session<'p> {
     /// Journals a good end, then tells it.
     pub(super) fn finish(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         work: &Work,
         attempt: Option<String>,
         how: How,
@@ -369,7 +372,7 @@ impl<'p> Session<'p> {
 
     /// Tells whether a unit is only predicted: in check mode, or where `check_mode` says so.
     /// `check_mode: false` does not make a check run have effects.
-    fn predicted(&self, place: &Place<'p>, scope: &Scope) -> Result<bool, Problem> {
+    fn predicted(&self, place: &TaskInstance<'p>, scope: &Scope) -> Result<bool, Problem> {
         match place.frame.check_mode {
             _ if self.checking() => Ok(true),
             Some(node) => self.engine.templates.condition(node, scope),
@@ -380,7 +383,7 @@ impl<'p> Session<'p> {
     /// Check mode: what would happen. Only what merely looks really runs.
     async fn predict_unit(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         scope: &Scope,
         work: &Work,
     ) -> Result<UnitEnd, Stop> {
@@ -424,7 +427,7 @@ impl<'p> Session<'p> {
         }
     }
 
-    pub(super) fn context(&mut self, place: &Place<'p>, work: &Work) -> TaskContext {
+    pub(super) fn context(&mut self, place: &TaskInstance<'p>, work: &Work) -> TaskContext {
         self.logs += 1;
         let engine = self.engine;
         let log = engine.state.run_logs(&self.run).join(format!(
@@ -432,31 +435,30 @@ impl<'p> Session<'p> {
             self.logs,
             file_name(&place.raw_name())
         ));
-        TaskContext {
-            progress: task_log::progress(
-                &place.identity,
-                log,
-                &self.events,
-                &engine.redactor,
-                match self.checking() {
-                    _ if place.frame.no_log => task_log::Lines::Hidden,
-                    false => task_log::Lines::Kept,
-                    true if self.tells_difference(place) => task_log::Lines::Told,
-                    true => task_log::Lines::Hidden,
-                },
-            ),
-            cancel: engine.options.cancel.child_token(),
-            diff: self.tells_difference(place),
-            environment: work.environment.iter().cloned().collect::<BTreeMap<_, _>>(),
-            services: self.handles(),
-            quarantine: engine.quarantine(&self.state_id),
-            watch: self.watch.clone(),
-            ..engine.looking_context()
-        }
+        let mut ctx = engine.looking_context();
+        ctx.progress = task_log::progress(
+            &place.identity,
+            log,
+            &self.events,
+            &engine.redactor,
+            match self.checking() {
+                _ if place.frame.no_log => task_log::Lines::Hidden,
+                false => task_log::Lines::Kept,
+                true if self.tells_difference(place) => task_log::Lines::Told,
+                true => task_log::Lines::Hidden,
+            },
+        );
+        ctx.cancel = engine.options.cancel.child_token();
+        ctx.diff = self.tells_difference(place);
+        ctx.environment = work.environment.iter().cloned().collect();
+        ctx.services = self.handles();
+        ctx.quarantine = engine.quarantine(&self.state_id);
+        ctx.watch.clone_from(&self.watch);
+        ctx
     }
 
     /// Whether a task says how it changes files: as it says itself, else as the run was asked.
-    fn tells_difference(&self, place: &Place<'_>) -> bool {
+    fn tells_difference(&self, place: &TaskInstance<'_>) -> bool {
         let own = place.frame.diff.map(|node| {
             let value = self.engine.templates.render(node, &place.frame.scope);
             value.is_ok_and(|value| value == Value::Bool(true))

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use serde_json::{Map, Value};
 
-use crate::modules::ModuleError;
+use crate::host::error::ModuleError;
 use crate::source::Problem;
 
 /// Why a task failed.

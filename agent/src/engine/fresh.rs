@@ -14,12 +14,12 @@ use super::recovery::only_looks;
 use super::run::Stop;
 use super::session::{Flow, Session};
 use super::task::UnitEnd;
-use super::unit::{Look, Place};
-use crate::modules::Kind;
+use super::unit::{Look, TaskInstance};
 use crate::playbook::model::Task;
 use crate::playbook::template::{Cut, Scope};
 use crate::source::Problem;
 use crate::state::{Finished, TaskHistory};
+use crate::task::module::Kind;
 
 /// Where a result came from that lost its secrets.
 #[derive(Clone)]
@@ -47,7 +47,7 @@ impl<'p> Session<'p> {
     /// cannot be.
     pub(super) async fn whole(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         scope: &Scope,
     ) -> Result<Option<UnitEnd>, Stop> {
         let mut asked = BTreeSet::new();
@@ -88,7 +88,7 @@ impl<'p> Session<'p> {
     }
 
     /// The good end of a unit that nobody wants again.
-    fn finished(&self, place: &Place<'p>) -> Option<Finished> {
+    fn finished(&self, place: &TaskInstance<'p>) -> Option<Finished> {
         let wanted = self.is_due(place) || self.again.contains(&place.identity);
         match self.history.task(&place.identity) {
             Some(TaskHistory::Finished(finished)) if !wanted => Some(finished.as_ref().clone()),
@@ -97,7 +97,7 @@ impl<'p> Session<'p> {
     }
 
     /// The tasks whose results a unit would use where something was cut from them.
-    fn missing(&self, place: &Place<'p>, scope: &Scope) -> BTreeSet<String> {
+    fn missing(&self, place: &TaskInstance<'p>, scope: &Scope) -> BTreeSet<String> {
         let engine = self.engine;
         let looking = scope.lenient();
         let _ = scope.take_reached();
@@ -166,7 +166,11 @@ impl<'p> Session<'p> {
     }
 
     /// A unit needs what nobody but an operator can bring back.
-    pub(super) fn stuck(&mut self, place: &Place<'p>, origin: &str) -> Result<UnitEnd, Stop> {
+    pub(super) fn stuck(
+        &mut self,
+        place: &TaskInstance<'p>,
+        origin: &str,
+    ) -> Result<UnitEnd, Stop> {
         if self.checking() {
             return Ok(self.not_predictable(
                 place,
@@ -191,7 +195,12 @@ impl<'p> Session<'p> {
     }
 
     /// Notes what a task's result lost, or that it is whole.
-    pub(super) fn note_source(&mut self, place: &Place<'p>, frame: &Frame<'p>, units: Vec<String>) {
+    pub(super) fn note_source(
+        &mut self,
+        place: &TaskInstance<'p>,
+        frame: &Frame<'p>,
+        units: Vec<String>,
+    ) {
         if units.is_empty() {
             self.sources.remove(&place.identity);
             return;
@@ -206,7 +215,12 @@ impl<'p> Session<'p> {
 
     /// Sets the facts of a task's result. Looking again, a task sets only what it had set and lost: what
     /// another one has set since stays.
-    pub(super) fn take_facts(&mut self, place: &Place<'p>, result: &Value, hidden: &[String]) {
+    pub(super) fn take_facts(
+        &mut self,
+        place: &TaskInstance<'p>,
+        result: &Value,
+        hidden: &[String],
+    ) {
         let cut = Cut {
             paths: hidden.to_vec(),
             origin: place.whole().to_owned(),

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use super::frame::Frame;
 use super::run::Stop;
 use super::session::{Flow, Session};
-use super::unit::{Place, text_of_value};
+use super::unit::{TaskInstance, text_of_value};
 use crate::event::Event;
 use crate::playbook::model::{Play, Task};
 use crate::source::Problem;
@@ -43,7 +43,7 @@ impl<'p> Session<'p> {
     /// Journals that a task changed something its handlers wait for.
     pub(super) fn notify(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         scope: &crate::playbook::template::Scope,
     ) -> Result<Result<(), Problem>, Stop> {
         let mut topics = Vec::new();

@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::question::differences;
 use super::run::Engine;
-use crate::modules::Kind;
 use crate::state::fingerprint::sha256_hex;
 use crate::state::{Fingerprint, History};
+use crate::task::module::Kind;
 
 /// A task of the present playbook.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,11 +8,11 @@ use serde_json::{Map, Value};
 use super::failure::Failure;
 use super::services::seconds;
 use super::session::Session;
-use super::unit::Place;
-use crate::modules::Outcome;
+use super::unit::TaskInstance;
 use crate::playbook::model::Node;
 use crate::playbook::template::Scope;
 use crate::source::Problem;
+use crate::task::module::Outcome;
 
 /// Pause between two tries of `until` where `delay` does not say.
 const DEFAULT_DELAY: Duration = Duration::from_secs(5);
@@ -32,7 +32,12 @@ pub(super) enum Try {
 
 impl<'p> Session<'p> {
     /// Applies `changed_when` and `failed_when` to a success.
-    pub(super) fn judge(&self, place: &Place<'p>, scope: &Scope, mut outcome: Outcome) -> Try {
+    pub(super) fn judge(
+        &self,
+        place: &TaskInstance<'p>,
+        scope: &Scope,
+        mut outcome: Outcome,
+    ) -> Try {
         let mut result = outcome.result.clone();
         result.insert("changed".into(), outcome.changed.into());
         result.insert("failed".into(), false.into());
@@ -65,7 +70,12 @@ impl<'p> Session<'p> {
 
     /// `failed_when` may also forgive: where the module reports a return code, a false one turns its
     /// failure into a success. Any other failure stays one.
-    pub(super) fn judge_failure(&self, place: &Place<'p>, scope: &Scope, failure: Failure) -> Try {
+    pub(super) fn judge_failure(
+        &self,
+        place: &TaskInstance<'p>,
+        scope: &Scope,
+        failure: Failure,
+    ) -> Try {
         if place.task.failed_when.is_empty() || !failure.result.contains_key("rc") {
             return Try::Failed(failure);
         }
@@ -85,7 +95,7 @@ impl<'p> Session<'p> {
 
     pub(super) fn until(
         &self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         scope: &Scope,
         result: &Map<String, Value>,
     ) -> Result<bool, Problem> {
@@ -95,7 +105,12 @@ impl<'p> Session<'p> {
         self.all(&place.task.until, &self.result_scope(place, scope, result))
     }
 
-    fn result_scope(&self, place: &Place<'_>, scope: &Scope, result: &Map<String, Value>) -> Scope {
+    fn result_scope(
+        &self,
+        place: &TaskInstance<'_>,
+        scope: &Scope,
+        result: &Map<String, Value>,
+    ) -> Scope {
         let mut scope = scope.clone();
         if let Some(name) = &place.task.register {
             scope.bind(name, Value::Object(result.clone()));
@@ -114,7 +129,7 @@ impl<'p> Session<'p> {
 
     pub(super) fn retry_limits(
         &self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         scope: &Scope,
     ) -> Result<(u64, Duration), Problem> {
         let task = place.task;
@@ -134,7 +149,7 @@ impl<'p> Session<'p> {
 
     pub(super) fn time_limit(
         &self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         scope: &Scope,
     ) -> Result<Option<Duration>, Problem> {
         let Some(node) = &place.task.timeout else {

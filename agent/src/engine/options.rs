@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::modules::context::Confirm;
-use crate::modules::kubernetes::ClusterEnvironment;
+use crate::host::kubernetes::access::ClusterEnvironment;
 use crate::playbook::model::Vars;
 use crate::source::Location;
+use crate::task::context::Confirm;
 use crate::vault::Vault;
 
 /// Who runs, and from where: written into the journal.

@@ -9,13 +9,13 @@ use super::decide::{Decision, Orphan, Question, Reason};
 use super::frame::Frame;
 use super::rounds::{item_result, loop_result};
 use super::run::{Engine, RunError};
-use super::unit::{Item as LoopItem, Look, Place, Ready};
-use crate::modules::Kind;
+use super::unit::{Item as LoopItem, Look, Ready, TaskInstance};
 use crate::playbook::mentions;
 use crate::playbook::model::{Block, Item, Task};
 use crate::playbook::template::{Cut, Rank, Scope};
 use crate::source::Problem;
 use crate::state::{Finished, History, TaskHistory, TaskStatus};
+use crate::task::module::Kind;
 
 /// Lines of [`Engine::ask_about_changed`] that stand behind what differs.
 const ANSWERS: usize = 4;
@@ -279,7 +279,7 @@ impl<'e> Planner<'e> {
     }
 
     /// Plans a unit; returns its result where the journal has it, and what was cut from that.
-    fn unit(&mut self, place: &Place<'e>, scope: &Scope) -> Result<Option<Known>, Problem> {
+    fn unit(&mut self, place: &TaskInstance<'e>, scope: &Scope) -> Result<Option<Known>, Problem> {
         let _ = scope.take_reached();
         let look = self.engine.look(place, scope, self.history, &self.orphans);
         let lacks = !scope.take_reached().is_empty();
@@ -370,7 +370,7 @@ impl<'e> Planner<'e> {
     /// Whether a task would run although the play has gone past it: a branch that was left out then, or a look
     /// through a service that was done with other arguments. In a journal of an older agent, which holds no
     /// settled variables, any task that was done with other arguments.
-    fn passed(&self, place: &Place<'e>, ready: &Ready<'e>) -> Option<(String, Vec<String>)> {
+    fn passed(&self, place: &TaskInstance<'e>, ready: &Ready<'e>) -> Option<(String, Vec<String>)> {
         let declared = place.frame.play.declared.as_ref()?;
         let back = "put the variables back that were set then".to_owned();
         match (&ready.decision, self.history.task(&place.identity)) {
@@ -418,7 +418,7 @@ impl<'e> Planner<'e> {
         }
     }
 
-    fn later(&mut self, place: &Place<'e>, problem: Problem) -> Result<(), Problem> {
+    fn later(&mut self, place: &TaskInstance<'e>, problem: Problem) -> Result<(), Problem> {
         if !self.unknown {
             return Err(problem);
         }
@@ -443,11 +443,17 @@ impl<'e> Planner<'e> {
         }
     }
 
-    fn place(&self, task: &'e Task, frame: &Frame<'e>, item: Option<LoopItem>) -> Place<'e> {
+    fn place(&self, task: &'e Task, frame: &Frame<'e>, item: Option<LoopItem>) -> TaskInstance<'e> {
         self.engine.place(task, frame, item)
     }
 
-    fn add(&mut self, place: &Place<'e>, action: PlanAction, why: String, details: Vec<String>) {
+    fn add(
+        &mut self,
+        place: &TaskInstance<'e>,
+        action: PlanAction,
+        why: String,
+        details: Vec<String>,
+    ) {
         self.plan.entries.push(PlanEntry {
             task: place.identity.clone(),
             name: place.raw_name(),

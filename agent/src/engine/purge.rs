@@ -6,24 +6,26 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::effort::Effort;
 use super::failure::{Failure, describe};
 use super::plan::PlanAction;
 use super::run::{Begun, Engine, RunError, Stop};
+use super::run_progress::RunProgress;
 use super::session::Session;
 use super::task_log::EventSink;
-use crate::event::{Event, Status, millis};
-use crate::modules::control::ask;
-use crate::modules::files::durable::{fsync_dir, metadata_of, parent_of};
-use crate::modules::files::human_bytes;
-use crate::modules::files::remove::{delete_tree, refuse_vital};
-use crate::modules::files::users::refuse_in_use;
-use crate::modules::files::walk::tree_size;
-use crate::modules::worker;
-use crate::modules::{ModuleError, TaskContext};
+use crate::event::{Event, Status};
+use crate::host::error::ModuleError;
+use crate::host::files::durable::{fsync_dir, metadata_of, parent_of};
+use crate::host::files::error::human_bytes;
+use crate::host::files::in_use::refuse_in_use;
+use crate::host::files::remove::{delete_tree, refuse_vital};
+use crate::host::files::walk::tree_size;
+use crate::host::time::millis;
+use crate::host::worker;
 use crate::state::{
-    Body, Contents, Deeds, History, Outcome, Purged, Run, TaskHistory, check_outputs,
+    Body, Contents, History, Outcome, Purged, Run, TaskHistory, UndoableTasks, check_outputs,
 };
+use crate::task::ask::ask;
+use crate::task::context::TaskContext;
 
 /// How many reasons a refusal names.
 const NAMED: usize = 5;
@@ -175,7 +177,7 @@ impl Engine {
             Some("purge"),
             plan.entries.len(),
             Vec::new(),
-            Effort::default(),
+            RunProgress::default(),
         )?;
         let folders = quarantine_folders(&contents);
         let ended = session.delete(&plan, &folders).await;
@@ -202,10 +204,8 @@ impl Session<'_> {
     async fn delete(&mut self, plan: &PurgePlan, folders: &[PathBuf]) -> Result<bool, Stop> {
         let started = Instant::now();
         let engine = self.engine;
-        let ctx = TaskContext {
-            cancel: engine.options.cancel.child_token(),
-            ..engine.looking_context()
-        };
+        let mut ctx = engine.looking_context();
+        ctx.cancel = engine.options.cancel.child_token();
         let confirmed_by = match ask(&ctx, &question(plan)).await {
             Ok(by) => by,
             Err(error) => return self.not_deleted("confirm", &error, started),
@@ -314,7 +314,7 @@ fn rolled_back(engine: &Engine, contents: &Contents) -> Option<String> {
     let is_over = last.command.as_deref() == Some("rollback")
         && last.outcome == Some(Outcome::Done)
         && engine
-            .without_undo_tasks(Deeds::of(&contents.records))
+            .without_undo_tasks(UndoableTasks::of(&contents.records))
             .deeds
             .is_empty();
     is_over.then(|| last.id.clone())
@@ -399,7 +399,7 @@ fn delete_one(path: &Path, ctx: &TaskContext) -> Result<(), ModuleError> {
         None => Ok(()),
         Some(meta) if meta.is_dir() => delete_tree(path, ctx),
         Some(_) => {
-            crate::modules::files::durable::remove_if_there(path)?;
+            crate::host::files::durable::remove_if_there(path)?;
             Ok(fsync_dir(parent_of(path))?)
         }
     }

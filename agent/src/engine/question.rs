@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::decide::Question;
 use super::run::Engine;
 use super::unit::text_of_value;
-use crate::modules::Advice;
 use crate::state::{Answer, Attempt, Fingerprint, Finished};
+use crate::task::module::Advice;
 
 impl Engine {
     /// The command that records an answer about a task, with the playbook and variables of this one.

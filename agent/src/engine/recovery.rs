@@ -11,12 +11,13 @@ use super::plan::PlanAction;
 use super::run::Stop;
 use super::session::Session;
 use super::task::UnitEnd;
-use super::unit::Place;
+use super::unit::TaskInstance;
 use crate::event::Status;
-use crate::modules::{Outcome, Recovery, TaskContext};
 use crate::playbook::model::{Node, NodeKind, PROBE, Task};
 use crate::playbook::template::Scope;
 use crate::state::{Attempt, How};
+use crate::task::context::TaskContext;
+use crate::task::module::{Outcome, Recovery};
 
 /// Whether the playbook says that a task changes nothing, whatever happens: `changed_when: false`. Then it may
 /// be done again without asking.
@@ -33,7 +34,7 @@ impl<'p> Session<'p> {
     /// Asks the module what became of an attempt that never finished. `None`: run it again.
     pub(super) async fn recover(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         scope: &Scope,
         work: &Work,
         ctx: &TaskContext,
@@ -86,7 +87,7 @@ impl<'p> Session<'p> {
     /// Tells a failure without journaling an end: what the journal knows about the task still holds.
     pub(super) fn told_only(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         failure: &Failure,
         since: Instant,
     ) -> UnitEnd {
@@ -101,7 +102,7 @@ impl<'p> Session<'p> {
     /// probe that could not look: then nothing may be begun.
     pub(super) async fn already_done(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         scope: &Scope,
         ctx: &TaskContext,
     ) -> Result<Result<bool, Failure>, Stop> {

@@ -3,12 +3,12 @@
 use super::frame::Frame;
 use super::plan::Plan;
 use super::run::{Engine, RunError, run_id};
-use super::unit::{Look, Place, Ready};
-use crate::modules::Advice;
+use super::unit::{Look, Ready, TaskInstance};
 use crate::playbook::model::{Block, Item, Play, Task};
 use crate::playbook::template::{Cut, Scope};
 use crate::source::closest;
 use crate::state::{Answer, Attempt, Body, Fingerprint, History, Journal, Lock, TaskHistory};
+use crate::task::module::Advice;
 
 /// An answer that was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,7 +245,7 @@ impl Engine {
 
     /// Finds a task of the present playbook by its identity, loop items included. Registered results and
     /// facts are the journal's.
-    pub(super) fn place_now(&self, identity: &str, history: &History) -> Option<Place<'_>> {
+    pub(super) fn place_now(&self, identity: &str, history: &History) -> Option<TaskInstance<'_>> {
         let root = self.root_scope();
         self.known_facts(&root, history);
         for play in &self.playbook.plays {

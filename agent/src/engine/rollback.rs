@@ -6,21 +6,25 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::decide::Decision;
-use super::effort::Effort;
 use super::failure::{Failure, describe};
 use super::rollback_plan::{Accepted, RollbackPlan, UndoAction, UndoEntry, Way, Ways, open_steps};
 use super::run::{Begun, Engine, RunError, Stop};
+use super::run_progress::RunProgress;
 use super::session::{Flow, Session};
 use super::task_log::{self, EventSink};
-use crate::event::{Event, Status, millis};
-use crate::modules::{
-    ModuleError, Planned, Recovery, Taken, TaskContext, Undo, View, apply_steps, plan_steps,
-};
+use crate::event::{Event, Status};
+use crate::host::error::ModuleError;
+use crate::host::time::millis;
 use crate::redact::differing;
 use crate::state::{
-    Attempt, Body, Deed, DeedEnd, Deeds, Fingerprint, History, How, Outcome, TaskHistory,
-    TaskStatus,
+    Attempt, Body, Fingerprint, History, How, Outcome, TaskHistory, TaskStatus, UndoableEnd,
+    UndoableTask, UndoableTasks,
 };
+use crate::task::context::TaskContext;
+use crate::task::module::Recovery;
+use crate::task::undo::Undo;
+use crate::task::undo_plan::{View, plan_steps};
+use crate::task::undo_steps::{Planned, Taken, apply_steps};
 
 /// How a rollback ended, where nothing went wrong with the rollback itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +48,7 @@ impl Engine {
     /// When the journal cannot be read.
     pub fn look_back(&self, accepted: &Accepted) -> Result<RollbackPlan, RunError> {
         let contents = self.journal()?;
-        let deeds = self.without_undo_tasks(Deeds::of(&contents.records));
+        let deeds = self.without_undo_tasks(UndoableTasks::of(&contents.records));
         let state_id = contents.state_id().unwrap_or_default();
         Ok(self.plan_rollback(&deeds, accepted, state_id))
     }
@@ -62,7 +66,7 @@ impl Engine {
             return Ok(RollbackEnd::Nothing);
         }
         let held = self.hold(Some("rollback"))?;
-        let deeds = self.without_undo_tasks(Deeds::of(&held.contents.records));
+        let deeds = self.without_undo_tasks(UndoableTasks::of(&held.contents.records));
         // One that was killed behind its last undo has its end to record.
         let runs = History::of(&held.contents.records).runs;
         let open = runs.last().is_some_and(|run| {
@@ -88,7 +92,7 @@ impl Engine {
             Some("rollback"),
             deeds.deeds.len(),
             Vec::new(),
-            Effort::default(),
+            RunProgress::default(),
         )?;
         let ended = match session.adopt_left_overs(&contents).await {
             Ok(()) => session.roll_back(deeds, accepted).await,
@@ -145,7 +149,7 @@ struct Undone {
 impl Session<'_> {
     async fn roll_back(
         &mut self,
-        mut deeds: Deeds,
+        mut deeds: UndoableTasks,
         accepted: &Accepted,
     ) -> Result<RollbackEnd, Stop> {
         deeds.services_open = false;
@@ -153,7 +157,7 @@ impl Session<'_> {
         let ways = Ways::of(self.engine, &deeds, accepted);
         for deed in &mut deeds.deeds {
             let own = matches!(ways.way(&deed.task), Some(Way::Undo(_)));
-            if own && deed.end == DeedEnd::Interrupted {
+            if own && deed.end == UndoableEnd::Interrupted {
                 self.settle(deed).await?;
             }
         }
@@ -164,7 +168,7 @@ impl Session<'_> {
             .zip(&plan.entries)
             .filter(|(deed, entry)| {
                 // What no module could settle is refused, unless its own steps are sure of it.
-                deed.end == DeedEnd::Interrupted
+                deed.end == UndoableEnd::Interrupted
                     && entry.action == UndoAction::Undo
                     && entry.details.is_empty()
             })
@@ -226,7 +230,7 @@ impl Session<'_> {
     }
 
     /// Finds out what became of an interrupted attempt, where its module can tell.
-    async fn settle(&mut self, deed: &mut Deed) -> Result<(), Stop> {
+    async fn settle(&mut self, deed: &mut UndoableTask) -> Result<(), Stop> {
         let engine = self.engine;
         let history = self.history.clone();
         let Some(TaskHistory::Interrupted(attempt)) = history.task(&deed.task) else {
@@ -241,11 +245,9 @@ impl Session<'_> {
         {
             return Ok(());
         }
-        let ctx = TaskContext {
-            interrupted_attempt: Some(attempt.attempt.clone()),
-            environment: ready.environment.iter().cloned().collect(),
-            ..self.undo_context(&deed.task)
-        };
+        let mut ctx = self.undo_context(&deed.task);
+        ctx.interrupted_attempt = Some(attempt.attempt.clone());
+        ctx.environment = ready.environment.iter().cloned().collect();
         let recovery = match ready.module.recover(&ctx, &attempt.intent).await {
             Ok(recovery) => recovery,
             Err(ModuleError::Cancelled) => return Err(Stop::Interrupted),
@@ -264,7 +266,7 @@ impl Session<'_> {
         match recovery {
             Recovery::Unknown { .. } => return Ok(()),
             Recovery::NotDone => {
-                deed.end = DeedEnd::Failed;
+                deed.end = UndoableEnd::Failed;
                 let error = "interrupted, and found not done";
                 let body = settled(
                     &deed.task,
@@ -276,7 +278,7 @@ impl Session<'_> {
                 self.record(body)?;
             }
             Recovery::Done(outcome) => {
-                deed.end = DeedEnd::Done;
+                deed.end = UndoableEnd::Done;
                 let mut result = outcome.result;
                 result.insert("changed".into(), outcome.changed.into());
                 result.insert("failed".into(), false.into());
@@ -296,10 +298,10 @@ impl Session<'_> {
 
     async fn take_back(
         &mut self,
-        deed: &Deed,
+        deed: &UndoableTask,
         way: &Way,
         accepted: &Accepted,
-        deeds: &Deeds,
+        deeds: &UndoableTasks,
     ) -> Result<Result<Undone, Failure>, Stop> {
         let open = deed.undo.as_ref().map(|open| open.undo.clone());
         let plain = |summary: String, result: Value, status| {
@@ -386,7 +388,7 @@ impl Session<'_> {
     /// Journals that a task counts as never done, then tells it.
     fn undone(
         &mut self,
-        deed: &Deed,
+        deed: &UndoableTask,
         with: Vec<String>,
         undone: Undone,
         since: Instant,
@@ -422,7 +424,14 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn tell(&self, deed: &Deed, status: Status, result: Value, summary: String, since: Instant) {
+    fn tell(
+        &self,
+        deed: &UndoableTask,
+        status: Status,
+        result: Value,
+        summary: String,
+        since: Instant,
+    ) {
         (self.events)(Event::TaskFinished {
             task: deed.task.clone(),
             name: own_name(&deed.task),
@@ -436,19 +445,18 @@ impl Session<'_> {
 
     fn undo_context(&self, task: &str) -> TaskContext {
         let engine = self.engine;
-        TaskContext {
-            attempt: self.next_attempt(),
-            cancel: engine.options.cancel.child_token(),
-            progress: task_log::progress(
-                task,
-                engine.state.run_logs(&self.run).join("rollback.log"),
-                &self.events,
-                &engine.redactor,
-                task_log::Lines::Kept,
-            ),
-            quarantine: engine.quarantine(&self.state_id),
-            ..engine.looking_context()
-        }
+        let mut ctx = engine.looking_context();
+        ctx.attempt = self.next_attempt();
+        ctx.cancel = engine.options.cancel.child_token();
+        ctx.progress = task_log::progress(
+            task,
+            engine.state.run_logs(&self.run).join("rollback.log"),
+            &self.events,
+            &engine.redactor,
+            task_log::Lines::Kept,
+        );
+        ctx.quarantine = engine.quarantine(&self.state_id);
+        ctx
     }
 }
 

@@ -9,9 +9,13 @@ use super::failure::describe;
 use super::frame::Frame;
 use super::resolve::{named, tasks_of};
 use super::run::Engine;
-use crate::modules::{self, Planned, TaskContext, Undo, View, plan_steps, registry, steps_taken};
+use crate::modules::registry;
 use crate::playbook::model::Play;
-use crate::state::{Deed, DeedEnd, Deeds, OpenUndo};
+use crate::state::{OpenUndo, UndoableEnd, UndoableTask, UndoableTasks};
+use crate::task::context::TaskContext;
+use crate::task::undo::{PastAttempt, Step, Undo};
+use crate::task::undo_plan::{View, plan_steps};
+use crate::task::undo_steps::{Planned, steps_taken};
 
 /// What an operator says about tasks that the agent cannot undo.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,7 +96,7 @@ pub(super) struct Ways {
 impl Ways {
     /// Decides by the journal and the playbook's `undone_by`. Looks at the host only as far as modules
     /// look for left-overs of failed attempts.
-    pub(super) fn of(engine: &Engine, deeds: &Deeds, accepted: &Accepted) -> Self {
+    pub(super) fn of(engine: &Engine, deeds: &UndoableTasks, accepted: &Accepted) -> Self {
         let identities: Vec<&str> = deeds.deeds.iter().map(|deed| deed.task.as_str()).collect();
         let by_hand: Vec<&str> = accepted
             .tasks
@@ -121,7 +125,7 @@ impl Ways {
     }
 
     /// Gives each task that is undone with another to the last of that one's items to be undone.
-    fn link(&mut self, deeds: &Deeds) {
+    fn link(&mut self, deeds: &UndoableTasks) {
         for deed in &deeds.deeds {
             let Some(Way::With(base)) = self.by_task.get(&deed.task) else {
                 continue;
@@ -133,9 +137,7 @@ impl Ways {
                 .map(|other| other.task.clone());
             let takes = |task: &String| match self.by_task.get(task) {
                 Some(Way::Accepted | Way::Finish(_)) => true,
-                Some(Way::Undo(Undo::Steps(steps))) => {
-                    steps.iter().any(modules::Step::takes_a_whole)
-                }
+                Some(Way::Undo(Undo::Steps(steps))) => steps.iter().any(Step::takes_a_whole),
                 _ => false,
             };
             let way = match oldest {
@@ -224,7 +226,7 @@ pub(super) fn is_of(identity: &str, base: &str) -> bool {
 }
 
 /// Asks the module that did it.
-fn undo_of(deed: &Deed) -> Undo {
+fn undo_of(deed: &UndoableTask) -> Undo {
     let Some(last) = deed.efforts.last() else {
         return Undo::Nothing("nothing was started".into());
     };
@@ -235,10 +237,10 @@ fn undo_of(deed: &Deed) -> Undo {
     let Some(spec) = registry::find(module) else {
         return Undo::Impossible(format!("this agent has no module `{module}`"));
     };
-    let efforts: Vec<modules::Effort<'_>> = deed
+    let efforts: Vec<PastAttempt<'_>> = deed
         .efforts
         .iter()
-        .map(|effort| modules::Effort {
+        .map(|effort| PastAttempt {
             attempt: &effort.attempt,
             intent: &effort.intent,
             arguments: &effort.arguments,
@@ -259,7 +261,7 @@ impl Engine {
     #[must_use]
     pub fn plan_rollback(
         &self,
-        deeds: &Deeds,
+        deeds: &UndoableTasks,
         accepted: &Accepted,
         state_id: &str,
     ) -> RollbackPlan {
@@ -305,7 +307,7 @@ impl Engine {
 }
 
 fn plan_one(
-    deed: &Deed,
+    deed: &UndoableTask,
     way: Option<&Way>,
     accepted: &Accepted,
     view: &mut View,
@@ -340,7 +342,7 @@ fn plan_one(
         }
         Some(Way::Undo(undo)) => undo,
     };
-    let interrupted = deed.end == DeedEnd::Interrupted;
+    let interrupted = deed.end == UndoableEnd::Interrupted;
     match undo {
         Undo::Nothing(why) => (UndoAction::Nothing, why.clone(), none),
         // What became of it is found out before anything is undone; then it is planned again.
@@ -362,7 +364,7 @@ fn plan_one(
 
 const INTERRUPTED: &str = "interrupted: what became of it is found out first";
 
-fn refused(deed: &Deed, why: String) -> (UndoAction, String, Vec<String>) {
+fn refused(deed: &UndoableTask, why: String) -> (UndoAction, String, Vec<String>) {
     let details = vec![
         "take it back by hand, or remove the cause".to_owned(),
         format!(

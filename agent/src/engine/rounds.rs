@@ -373,7 +373,7 @@ fn formatted(form: &str, number: i64) -> Option<String> {
 fn glob(folder: &Path, pattern: &str) -> Vec<Value> {
     let places = [folder.join("files").join(pattern), folder.join(pattern)];
     for place in places {
-        let found = crate::modules::control::glob::all_matches(&place);
+        let found = crate::host::glob::all_matches(&place);
         let files: Vec<Value> = found
             .into_iter()
             .filter(|path| path.is_file())

@@ -10,12 +10,12 @@ use tokio::sync::OnceCell;
 
 use super::asks::AsksNothing;
 use super::directories::Directories;
-use super::effort::Effort;
-use super::hold::{Held, Locks};
 use super::identity::Identities;
+use super::locked_state::{LockedState, Locks};
 use super::options::RunOptions;
 use super::plan::PlanEntry;
 use super::resolve::UnknownTask;
+use super::run_progress::RunProgress;
 use super::session::Session;
 use super::task_log::EventSink;
 use crate::event::Event;
@@ -26,7 +26,8 @@ use crate::source::{Problem, shown};
 use crate::state::fingerprint::sha256_hex;
 use crate::state::journal::read_for;
 use crate::state::{
-    Answer, Body, Contents, History, HostLock, Journal, Outcome, Seat, StateDir, StateError,
+    Answer, Body, Contents, History, HostLock, Journal, JournalLocation, Outcome, StateDir,
+    StateError,
 };
 
 /// A playbook, ready to be planned or run.
@@ -147,7 +148,7 @@ impl Engine {
             name,
             playbook,
         };
-        let problems = engine.misfits();
+        let problems = engine.unmet_requirements();
         if !problems.is_empty() {
             return Err(RunError::Invalid(problems));
         }
@@ -203,7 +204,7 @@ impl Engine {
             None,
             self.tasks_total(),
             redo,
-            Effort::of(&plan),
+            RunProgress::of(&plan),
         )?;
         if let Some(last) = history.runs.last()
             && last.command.as_deref() == Some("rollback")
@@ -242,14 +243,14 @@ impl Engine {
     /// that the operator wants again.
     pub(super) fn begin(
         &self,
-        held: Held,
+        held: LockedState,
         events: &EventSink,
         command: Option<&str>,
         tasks_total: usize,
         redo: Vec<String>,
-        effort: Effort,
+        effort: RunProgress,
     ) -> Result<Begun<'_>, RunError> {
-        let Held {
+        let LockedState {
             run,
             contents,
             mut locks,
@@ -284,7 +285,7 @@ impl Engine {
             }
         };
         self.state.keep_id(&state_id)?;
-        let here = Seat::of(&path, operator.machine.as_deref())?;
+        let here = JournalLocation::of(&path, operator.machine.as_deref())?;
         journal.append(self.run_started(here, command))?;
         events(self.run_started_event(&run, tasks_total));
         for message in self.strange(&contents, &history) {
@@ -335,7 +336,7 @@ impl Engine {
         if let Some(message) = self.would_refuse(&contents) {
             events(Event::Warning { message });
         }
-        let effort = Effort::of(&plan);
+        let effort = RunProgress::of(&plan);
         let mut session = Session::new(
             self,
             events.clone(),
@@ -397,7 +398,7 @@ impl Engine {
         }
     }
 
-    fn run_started(&self, seat: Seat, command: Option<&str>) -> Body {
+    fn run_started(&self, seat: JournalLocation, command: Option<&str>) -> Body {
         let mut text = String::new();
         for source in &self.playbook.sources {
             text.push_str(&sha256_hex(source.text.as_bytes()));

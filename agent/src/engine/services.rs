@@ -1,10 +1,8 @@
 //! Services: containers that are wanted as long as a task of their block is pending.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::directories;
@@ -13,16 +11,19 @@ use super::plan::PlanAction;
 use super::run::Stop;
 use super::session::Session;
 use super::task_log;
-use super::unit::Place;
+use super::unit::TaskInstance;
 use super::{arguments, unit};
-use crate::event::{Event, millis};
-use crate::modules::docker::DockerContainer;
-use crate::modules::docker::service::{self, ServiceIdentity, ServiceState};
-use crate::modules::docker::{served, watch};
-use crate::modules::{ModuleError, ServiceHandle, TaskContext};
+use crate::event::Event;
+use crate::host::docker::service::ServiceHandle;
+use crate::host::docker::service::{self, ServiceIdentity, ServiceState};
+use crate::host::docker::spec::DockerContainer;
+use crate::host::docker::{served, watch};
+use crate::host::error::ModuleError;
+use crate::host::time::millis;
 use crate::playbook::model::Service;
 use crate::playbook::template::Scope;
 use crate::state::{Body, Contents, ServedDirectory, StateError};
+use crate::task::context::TaskContext;
 
 /// How long a service may take until it is ready, where the playbook does not say.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -110,7 +111,7 @@ impl<'p> Session<'p> {
 
     /// Starts the services around a task that are not up yet, outermost first. All that they would mount is
     /// looked at before the first of them starts.
-    pub(super) async fn ensure_services(&mut self, place: &Place<'p>) -> Result<(), NotUp> {
+    pub(super) async fn ensure_services(&mut self, place: &TaskInstance<'p>) -> Result<(), NotUp> {
         let frame = &place.frame;
         let missing: Vec<&'p Service> = frame
             .services
@@ -137,7 +138,7 @@ impl<'p> Session<'p> {
         &self,
         spec: &Service,
         container: &DockerContainer,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
     ) -> Result<Vec<ServedDirectory>, NotUp> {
         let ctx = self.service_context(&spec.name);
         let looked = served::look(&ctx, container).await;
@@ -154,7 +155,11 @@ impl<'p> Session<'p> {
         Ok(served.directories.iter().map(directories::served).collect())
     }
 
-    async fn start_service(&mut self, spec: &Service, place: &Place<'p>) -> Result<(), NotUp> {
+    async fn start_service(
+        &mut self,
+        spec: &Service,
+        place: &TaskInstance<'p>,
+    ) -> Result<(), NotUp> {
         let started = Instant::now();
         let scope = place.frame.scope.clone();
         let container = self.container_of(spec, &scope)?;
@@ -379,20 +384,18 @@ impl<'p> Session<'p> {
 
     /// A context that no signal interrupts: stopping is what signals ask for.
     fn service_context(&self, name: &str) -> TaskContext {
-        TaskContext {
-            attempt: self.run.clone(),
-            cancel: CancellationToken::new(),
-            progress: task_log::progress(
-                name,
-                self.engine.state.run_logs(&self.run).join("services.log"),
-                &self.events,
-                &self.engine.redactor,
-                task_log::Lines::Kept,
-            ),
-            docker: Arc::<OnceCell<_>>::clone(&self.engine.docker),
-            watch: self.watch.clone(),
-            ..self.engine.looking_context()
-        }
+        let mut ctx = self.engine.looking_context();
+        ctx.attempt.clone_from(&self.run);
+        ctx.cancel = CancellationToken::new();
+        ctx.progress = task_log::progress(
+            name,
+            self.engine.state.run_logs(&self.run).join("services.log"),
+            &self.events,
+            &self.engine.redactor,
+            task_log::Lines::Kept,
+        );
+        ctx.watch.clone_from(&self.watch);
+        ctx
     }
 }
 

@@ -10,17 +10,18 @@ use serde_json::{Map, Value, json};
 
 use super::decide::Orphan;
 use super::directories::Directories;
-use super::effort::Effort;
 use super::frame::Frame;
 use super::fresh::{Fresh, Source};
 use super::handlers::Ending;
 use super::plan::orphans;
 use super::run::{Engine, RunEnd, Stop};
+use super::run_progress::RunProgress;
 use super::services::Running;
 use super::site::Sites;
 use super::task_log::EventSink;
-use crate::event::{Event, Stats, Status, millis};
-use crate::modules::docker::watch::Watch;
+use crate::event::{Event, Stats, Status};
+use crate::host::docker::watch::Watch;
+use crate::host::time::millis;
 use crate::playbook::model::{Block, Item, Node, Play, Task};
 use crate::playbook::template::{Cut, Rank, Scope};
 use crate::source::Problem;
@@ -54,7 +55,7 @@ pub(super) struct Session<'p> {
     /// Fingerprint, result and what was cut from it, of each failure of this run, for when a `rescue` takes over.
     pub last_failure: HashMap<String, (Fingerprint, Value, Vec<String>)>,
     /// How far the whole run is.
-    pub effort: Effort,
+    pub effort: RunProgress,
     /// Sites that it works on.
     pub sites: Sites,
     /// In check mode: whether there are names whose values only a real run would give.
@@ -98,7 +99,7 @@ impl<'p> Session<'p> {
         journal: Option<Journal>,
         run: String,
         state_id: String,
-        effort: Effort,
+        effort: RunProgress,
     ) -> Self {
         let orphans = orphans(engine, &history)
             .into_iter()

@@ -10,11 +10,12 @@ use super::failure::describe;
 use super::run::{Engine, RunError, Stop};
 use super::session::Session;
 use crate::event::Event;
-use crate::modules::{Kind, registry};
+use crate::modules::registry;
 use crate::playbook::model::{Item, Play, Task};
 use crate::source::Problem;
 use crate::state::site::{self, Claimant, Marker, Standing};
-use crate::state::{Body, Contents, Deeds, History, StateError, adopt};
+use crate::state::{Body, Contents, History, StateError, UndoableTasks, adopt};
+use crate::task::module::Kind;
 
 /// The sites of one run: what its plays name, rendered once, before anything runs.
 #[derive(Debug, Clone, Default)]
@@ -134,7 +135,7 @@ impl Engine {
             let mut without_item = name.match_indices(" [").map(|(end, _)| &name[..end]);
             looks.contains(name) || without_item.any(|name| looks.contains(name))
         };
-        let deeds = Deeds::of(&contents.records).deeds;
+        let deeds = UndoableTasks::of(&contents.records).deeds;
         let mut efforts = deeds
             .iter()
             .filter(|deed| !is_look(&deed.task))

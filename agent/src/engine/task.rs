@@ -13,15 +13,16 @@ use super::plan::{PlanAction, PlanEntry};
 use super::rounds::{item_result, loop_result};
 use super::run::{Engine, Stop};
 use super::session::{Failed, Flow, Session};
-use super::unit::{Item, Look, Place, Ready, text_of_value};
+use super::unit::{Item, Look, Ready, TaskInstance, text_of_value};
 use crate::event::Stats;
-use crate::event::{Event, Status, millis};
-use crate::modules::{Kind, Plan};
+use crate::event::{Event, Status};
+use crate::host::time::millis;
 use crate::playbook::model::{Loop, Task};
 use crate::playbook::template::{Cut, Rank, Scope};
 use crate::redact::differing;
 use crate::source::Problem;
 use crate::state::{Attempt, Body, Fingerprint, Finished, How, TaskHistory, TaskStatus};
+use crate::task::module::{Kind, Plan};
 
 /// How a unit ended.
 pub(super) struct UnitEnd {
@@ -136,7 +137,7 @@ impl<'p> Session<'p> {
     /// A loop's items; what they are made of is made whole first, where that can be.
     async fn items_of(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         spec: &Loop,
         scope: &Scope,
     ) -> Result<Result<Vec<Item>, UnitEnd>, Stop> {
@@ -171,7 +172,7 @@ impl<'p> Session<'p> {
     }
 
     /// A loop over an empty list.
-    fn nothing_to_loop_over(&mut self, place: &Place<'p>) -> Flow {
+    fn nothing_to_loop_over(&mut self, place: &TaskInstance<'p>) -> Flow {
         self.stats.skipped += 1;
         let mut result = skipped_result("");
         result["skip_reason"] = "No items in the list".into();
@@ -185,7 +186,7 @@ impl<'p> Session<'p> {
         self.conclude(place, &place.identity, end)
     }
 
-    fn conclude(&mut self, place: &Place<'p>, identity: &str, end: UnitEnd) -> Flow {
+    fn conclude(&mut self, place: &TaskInstance<'p>, identity: &str, end: UnitEnd) -> Flow {
         if let Some(name) = &place.task.register {
             let cut = Cut {
                 paths: end.hidden.clone(),
@@ -205,7 +206,7 @@ impl<'p> Session<'p> {
     }
 
     /// Looks at a unit and does what the decision says.
-    async fn unit(&mut self, place: &Place<'p>, scope: &Scope) -> Result<UnitEnd, Stop> {
+    async fn unit(&mut self, place: &TaskInstance<'p>, scope: &Scope) -> Result<UnitEnd, Stop> {
         let engine = self.engine;
         if let Some(end) = self.whole(place, scope).await? {
             return Ok(end);
@@ -280,12 +281,12 @@ impl<'p> Session<'p> {
     }
 
     /// Whether a handler's unit has a turn before it.
-    pub(super) fn is_due(&self, place: &Place<'p>) -> bool {
+    pub(super) fn is_due(&self, place: &TaskInstance<'p>) -> bool {
         let handler = || self.engine.identities.get(place.task);
         place.frame.handlers && self.history.is_due(handler(), &place.identity)
     }
 
-    fn skipped(&mut self, place: &Place<'p>, condition: String) -> Result<UnitEnd, Stop> {
+    fn skipped(&mut self, place: &TaskInstance<'p>, condition: String) -> Result<UnitEnd, Stop> {
         if self.history.task(&place.identity).is_none() {
             self.record(Body::TaskSkipped {
                 task: place.identity.clone(),
@@ -300,7 +301,7 @@ impl<'p> Session<'p> {
     }
 
     /// Tells whether a done unit is looked at all the same, as `--no-checkpoint` asks.
-    fn looks_again(&self, place: &Place<'p>, finished: &Finished) -> bool {
+    fn looks_again(&self, place: &TaskInstance<'p>, finished: &Finished) -> bool {
         self.engine.options.no_checkpoint
             && place.task.module.kind != Kind::OneWay
             && finished.status != TaskStatus::Rescued
@@ -309,7 +310,7 @@ impl<'p> Session<'p> {
     /// Looks at a done unit again. What is still as described leaves no record: nothing was done.
     async fn look_again(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         scope: &Scope,
         work: super::execute::Work,
         finished: Finished,
@@ -338,7 +339,7 @@ impl<'p> Session<'p> {
     }
 
     /// Passes over a unit that the journal proves done.
-    pub(super) fn done(&mut self, place: &Place<'p>, finished: &Finished) -> UnitEnd {
+    pub(super) fn done(&mut self, place: &TaskInstance<'p>, finished: &Finished) -> UnitEnd {
         self.stats.done += 1;
         self.take_facts(place, &finished.result, &finished.hidden);
         let summary = Some(format!("done in run {}", finished.run));
@@ -364,7 +365,7 @@ impl<'p> Session<'p> {
     /// A unit whose arguments or conditions cannot be made sense of at run time.
     pub(super) fn not_runnable(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         problem: &Problem,
     ) -> Result<UnitEnd, Stop> {
         let failure = Failure::of_problem(problem);
@@ -379,7 +380,7 @@ impl<'p> Session<'p> {
         self.failed(place, &failure, fingerprint, None, Instant::now())
     }
 
-    pub(super) fn not_predictable(&mut self, place: &Place<'p>, why: &str) -> UnitEnd {
+    pub(super) fn not_predictable(&mut self, place: &TaskInstance<'p>, why: &str) -> UnitEnd {
         self.unknown = true;
         self.stats.skipped += 1;
         let result = json!({"skipped": true, "changed": false, "skip_reason": why});
@@ -396,7 +397,7 @@ impl<'p> Session<'p> {
     /// Journals and tells a failure; `ignore_errors` makes it an accepted end.
     pub(super) fn failed(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         failure: &Failure,
         fingerprint: Fingerprint,
         attempt: Option<String>,
@@ -449,7 +450,7 @@ impl<'p> Session<'p> {
     }
 
     /// What a failure says, as it may be shown and written.
-    pub(super) fn message(&self, place: &Place<'_>, failure: &Failure) -> String {
+    pub(super) fn message(&self, place: &TaskInstance<'_>, failure: &Failure) -> String {
         if place.frame.no_log {
             return "the error is hidden because of no_log".into();
         }
@@ -457,7 +458,7 @@ impl<'p> Session<'p> {
     }
 
     /// What [`Session::hide`] cuts from a result: JSON pointers.
-    pub(super) fn hidden(&self, place: &Place<'_>, result: &Value) -> Vec<String> {
+    pub(super) fn hidden(&self, place: &TaskInstance<'_>, result: &Value) -> Vec<String> {
         if place.frame.no_log {
             return vec![String::new()];
         }
@@ -465,7 +466,7 @@ impl<'p> Session<'p> {
     }
 
     /// A result as it may be shown and written.
-    pub(super) fn hide(&self, place: &Place<'_>, result: &Value) -> Value {
+    pub(super) fn hide(&self, place: &TaskInstance<'_>, result: &Value) -> Value {
         if place.frame.no_log {
             let kept = |key: &str| result.get(key).cloned().unwrap_or(Value::Bool(false));
             return json!({
@@ -479,7 +480,7 @@ impl<'p> Session<'p> {
 
     pub(super) fn finished_event(
         &self,
-        place: &Place<'_>,
+        place: &TaskInstance<'_>,
         status: Status,
         result: &Value,
         summary: Option<String>,
@@ -503,7 +504,7 @@ impl<'p> Session<'p> {
     }
 
     /// The task's name with its templates rendered, where they can be.
-    pub(super) fn name(&self, place: &Place<'_>) -> String {
+    pub(super) fn name(&self, place: &TaskInstance<'_>) -> String {
         let raw = place.raw_name();
         if !raw.contains("{{") {
             return raw;
@@ -559,7 +560,7 @@ impl Next {
     }
 }
 
-impl Place<'_> {
+impl TaskInstance<'_> {
     /// The identity of the whole task, without the loop's item.
     pub(super) fn whole(&self) -> &str {
         let item = self.item.as_ref().map(|item| format!(" [{}]", item.key));
@@ -594,7 +595,7 @@ impl Engine {
         task: &'p Task,
         frame: &Frame<'p>,
         item: Option<Item>,
-    ) -> Place<'p> {
+    ) -> TaskInstance<'p> {
         let mut identity = self.identities.get(task).to_owned();
         for key in &frame.rounds {
             identity.push_str(&format!(" [{key}]"));
@@ -602,7 +603,7 @@ impl Engine {
         if let Some(item) = &item {
             identity.push_str(&format!(" [{}]", item.key));
         }
-        Place {
+        TaskInstance {
             task,
             frame: frame.with_task(task),
             identity,
@@ -640,7 +641,7 @@ impl Engine {
     }
 
     /// Every unit of a task: itself, or an item each where its loop can be rendered.
-    pub(super) fn places<'p>(&self, task: &'p Task, frame: &Frame<'p>) -> Vec<Place<'p>> {
+    pub(super) fn places<'p>(&self, task: &'p Task, frame: &Frame<'p>) -> Vec<TaskInstance<'p>> {
         let place = self.place(task, frame, None);
         match &task.r#loop {
             None => vec![place],
@@ -654,7 +655,7 @@ impl Engine {
     }
 
     /// Variables of a unit, its loop's included.
-    pub(super) fn unit_scope(&self, place: &Place<'_>) -> Scope {
+    pub(super) fn unit_scope(&self, place: &TaskInstance<'_>) -> Scope {
         match (&place.task.r#loop, &place.item) {
             (Some(spec), Some(item)) => self.item_scope(&place.frame.scope, spec, item),
             _ => place.frame.scope.clone(),

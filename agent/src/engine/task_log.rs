@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::event::Event;
-use crate::modules::Progress;
+use crate::host::progress::Progress;
 use crate::redact::Redactor;
 use crate::state::journal::{LOG_HEADER, create_private};
 

@@ -10,7 +10,7 @@ use super::session::{Flow, Session};
 use super::task::skipped_result;
 use crate::playbook::model::{Block, Item, Play};
 use crate::playbook::template::Scope;
-use crate::state::{Answer, Body, Deeds, History, TaskHistory};
+use crate::state::{Answer, Body, History, TaskHistory, UndoableTasks};
 
 /// A block of such tasks.
 pub(super) struct UndoTasks<'p> {
@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// Takes out what such tasks did: it is part of another one's undo.
-    pub(super) fn without_undo_tasks(&self, mut deeds: Deeds) -> Deeds {
+    pub(super) fn without_undo_tasks(&self, mut deeds: UndoableTasks) -> UndoableTasks {
         let blocks = self.undo_tasks(&self.root_scope());
         let is_one = |task: &str| {
             let mut tasks = blocks.iter().flat_map(|block| &block.tasks);

@@ -9,13 +9,15 @@ use super::decide::{Decision, Orphan, decide};
 use super::frame::Frame;
 use super::rounds::Around;
 use super::run::Engine;
-use crate::modules::files::quarantine::Quarantine;
-use crate::modules::{Module, TaskContext};
+use crate::host::context::HostContext;
+use crate::host::files::quarantine::Quarantine;
 use crate::playbook::model::{Node, NodeKind, Task};
 use crate::playbook::template::Scope;
 use crate::source::Problem;
 use crate::state::fingerprint::sha256_hex;
 use crate::state::{Fingerprint, History};
+use crate::task::context::TaskContext;
+use crate::task::module::Module;
 
 /// What a look at a unit gives.
 pub(super) enum Look<'h> {
@@ -41,7 +43,7 @@ pub(super) struct Ready<'h> {
 
 /// Where a unit stands: its task, everything around it, and its identity.
 #[derive(Clone)]
-pub(super) struct Place<'p> {
+pub(super) struct TaskInstance<'p> {
     pub task: &'p Task,
     /// Includes the task's own keywords.
     pub frame: Frame<'p>,
@@ -65,7 +67,7 @@ impl Engine {
     /// Looks at a unit: conditions, arguments, fingerprint, decision. Changes nothing.
     pub(super) fn look<'h>(
         &self,
-        place: &Place<'_>,
+        place: &TaskInstance<'_>,
         scope: &Scope,
         history: &'h History,
         orphans: &[Orphan<'h>],
@@ -112,7 +114,7 @@ impl Engine {
     /// what was read there or done to it does not count here. How a server is tuned is left out.
     fn services_run_on(
         &self,
-        place: &Place<'_>,
+        place: &TaskInstance<'_>,
         scope: &Scope,
     ) -> Result<BTreeMap<String, Value>, Problem> {
         let mut all = BTreeMap::new();
@@ -131,7 +133,7 @@ impl Engine {
 
     fn environment(
         &self,
-        place: &Place<'_>,
+        place: &TaskInstance<'_>,
         scope: &Scope,
     ) -> Result<Vec<(String, String)>, Problem> {
         let mut environment = Vec::new();
@@ -157,21 +159,23 @@ impl Engine {
     /// A context good for looking: no services, no log.
     pub(super) fn looking_context(&self) -> TaskContext {
         TaskContext {
-            attempt: String::new(),
-            interrupted_attempt: None,
-            base_dir: self.base_dir.clone(),
-            cancel: self.options.cancel.clone(),
-            progress: crate::modules::Progress::none(),
+            host: HostContext {
+                attempt: String::new(),
+                interrupted_attempt: None,
+                base_dir: self.base_dir.clone(),
+                cancel: self.options.cancel.clone(),
+                progress: crate::host::progress::Progress::none(),
+                environment: BTreeMap::new(),
+                cluster: self.options.cluster.clone(),
+                docker: self.docker.clone(),
+                watch: None,
+            },
             diff: false,
-            environment: BTreeMap::new(),
             services: Vec::new(),
             redactor: self.redactor.clone(),
             confirm: self.options.confirm.clone(),
             // Until a run says which journal it is that vouches for what lies there.
             quarantine: self.quarantine(""),
-            cluster: self.options.cluster.clone(),
-            docker: self.docker.clone(),
-            watch: None,
         }
     }
 }

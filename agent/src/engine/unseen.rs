@@ -11,11 +11,13 @@ use super::failure::Failure;
 use super::plan::PlanAction;
 use super::run::Stop;
 use super::session::Session;
-use super::unit::Place;
-use crate::event::{Status, millis};
-use crate::modules::{Recovery, TaskContext};
+use super::unit::TaskInstance;
+use crate::event::Status;
+use crate::host::time::millis;
 use crate::playbook::template::Scope;
 use crate::state::{Body, TaskHistory};
+use crate::task::context::TaskContext;
+use crate::task::module::Recovery;
 
 /// What to do about it, whatever happened.
 const HELP: &str = "nobody saw how this ended: it may be in effect, in part or as a whole. Fix the \
@@ -27,7 +29,7 @@ impl<'p> Session<'p> {
     /// the next run would ask for sure is asked at once.
     pub(super) async fn unseen(
         &mut self,
-        place: &Place<'p>,
+        place: &TaskInstance<'p>,
         scope: &Scope,
         work: &Work,
         ctx: &TaskContext,
@@ -79,7 +81,8 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use crate::modules::{Kind, registry};
+    use crate::modules::registry;
+    use crate::task::module::Kind;
 
     /// What the next run knows of an attempt whose end nobody saw.
     #[derive(Debug, PartialEq)]

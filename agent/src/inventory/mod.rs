@@ -172,4 +172,4 @@ impl Inventory {
 }
 
 #[cfg(test)]
-mod promises;
+mod tests;

@@ -9,9 +9,9 @@ use tokio::time::sleep;
 use super::bundle::Bundle;
 use super::error::RemoteError;
 use super::order::Order;
-use super::session::{SILENCE, Session, Word};
+use super::session::{AgentMessage, SILENCE, Session};
 use super::shell::quoted;
-use super::ssh::{Wire, last_line};
+use super::ssh::{SshConnection, last_line};
 
 /// Longest pause between two attempts to reach a host again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -44,7 +44,7 @@ pub struct Work {
 
 /// What is heard of a host.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Said {
+pub enum HostEvent {
     /// Something is sent: what, bytes so far, bytes in all.
     Pushing(&'static str, u64, u64),
     /// An event of the run, as the JSON lines have it.
@@ -57,7 +57,7 @@ pub enum Said {
 
 /// What a visit came to.
 #[derive(Debug)]
-pub struct Visit {
+pub struct HostOutcome {
     /// How the run ended.
     pub end: HostEnd,
     /// The host's state of this playbook, an archive; `None` where it has none, or was not asked for it.
@@ -77,7 +77,7 @@ pub enum HostEnd {
 
 /// Where a follower stands.
 #[derive(Debug, Default)]
-struct Heard {
+struct FollowState {
     /// Bytes of events that were read.
     bytes: u64,
     /// How often something was sent.
@@ -99,7 +99,7 @@ struct Request<'r> {
 
 impl Fleet {
     /// Shell variables `B`, the agent's folder, and `A`, the agent.
-    pub(super) fn prelude(&self, wire: &Wire) -> String {
+    pub(super) fn prelude(&self, wire: &SshConnection) -> String {
         let base = match &wire.target().dir {
             Some(dir) => format!("B={}", quoted(dir)),
             None => "if [ \"$(id -u)\" = 0 ]; then B=/var/lib/kaapana-agent; \
@@ -111,7 +111,7 @@ impl Fleet {
 
     /// A script that runs the agent there. Where it is missing it says so, and then does what `otherwise`
     /// says.
-    fn script(&self, wire: &Wire, otherwise: &str, words: &[&str]) -> String {
+    fn script(&self, wire: &SshConnection, otherwise: &str, words: &[&str]) -> String {
         let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
         format!(
             "{}; while ! [ -x \"$A\" ]; do \
@@ -123,16 +123,21 @@ impl Fleet {
     }
 
     /// A script that runs the agent there, or says that it is missing.
-    pub(super) fn on_host(&self, wire: &Wire, words: &[&str]) -> String {
+    pub(super) fn on_host(&self, wire: &SshConnection, words: &[&str]) -> String {
         self.script(wire, "exit", words)
     }
 
     /// Does a host's run and follows it to its end, whatever happens to the line meanwhile.
-    pub async fn run(&self, wire: &Wire, work: &Work, say: &(dyn Fn(Said) + Send + Sync)) -> Visit {
+    pub async fn run(
+        &self,
+        wire: &SshConnection,
+        work: &Work,
+        say: &(dyn Fn(HostEvent) + Send + Sync),
+    ) -> HostOutcome {
         let order = match serde_json::to_string(&work.order) {
             Ok(order) => order,
             Err(error) => {
-                return Visit::failed(RemoteError::io("describe", "an order")(error.into()));
+                return HostOutcome::failed(RemoteError::io("describe", "an order")(error.into()));
             }
         };
         let mut words = vec!["start", "--name", &self.name, "--job", &work.job];
@@ -149,10 +154,10 @@ impl Fleet {
     /// agent's folder.
     pub async fn attach(
         &self,
-        wire: &Wire,
+        wire: &SshConnection,
         state_dir: Option<&str>,
-        say: &(dyn Fn(Said) + Send + Sync),
-    ) -> Visit {
+        say: &(dyn Fn(HostEvent) + Send + Sync),
+    ) -> HostOutcome {
         let mut words = vec!["follow", "--name", &self.name];
         words.extend(of_state(state_dir));
         let request = Request {
@@ -165,11 +170,11 @@ impl Fleet {
 
     async fn follow(
         &self,
-        wire: &Wire,
+        wire: &SshConnection,
         request: &Request<'_>,
-        say: &(dyn Fn(Said) + Send + Sync),
-    ) -> Visit {
-        let (mut heard, mut pause) = (Heard::default(), Duration::from_secs(1));
+        say: &(dyn Fn(HostEvent) + Send + Sync),
+    ) -> HostOutcome {
+        let (mut heard, mut pause) = (FollowState::default(), Duration::from_secs(1));
         loop {
             let error = match self.one_connection(wire, request, &mut heard, say).await {
                 Ok(visit) => return visit,
@@ -178,10 +183,10 @@ impl Fleet {
             // A host that was never reached is not waited for.
             let away = heard.last_contact.map_or(GIVE_UP, |then| then.elapsed());
             if !error.is_of_the_line() || away >= GIVE_UP {
-                return Visit::failed(error);
+                return HostOutcome::failed(error);
             }
             heard.lost = true;
-            say(Said::Lost(error.to_string(), pause));
+            say(HostEvent::Lost(error.to_string(), pause));
             sleep(pause).await;
             pause = if away < SILENCE {
                 Duration::from_secs(1)
@@ -195,11 +200,11 @@ impl Fleet {
     /// sent beside it, and brings the state at the end.
     async fn one_connection(
         &self,
-        wire: &Wire,
+        wire: &SshConnection,
         request: &Request<'_>,
-        heard: &mut Heard,
-        say: &(dyn Fn(Said) + Send + Sync),
-    ) -> Result<Visit, RemoteError> {
+        heard: &mut FollowState,
+        say: &(dyn Fn(HostEvent) + Send + Sync),
+    ) -> Result<HostOutcome, RemoteError> {
         let from = heard.bytes.to_string();
         let words = [&request.words[..], &["--from", &from]].concat();
         // Without the agent: the order, which waits already, and the line that says that it has arrived.
@@ -212,19 +217,19 @@ impl Fleet {
             let word = session.next().await?;
             heard.last_contact = Some(Instant::now());
             let (control, value) = match word {
-                Word::Life => continue,
-                Word::Event(value, bytes) => {
+                AgentMessage::Life => continue,
+                AgentMessage::Event(value, bytes) => {
                     heard.bytes += bytes;
-                    say(Said::Event(value));
+                    say(HostEvent::Event(value));
                     continue;
                 }
-                Word::Control(control, value) => (control, value),
+                AgentMessage::Control(control, value) => (control, value),
             };
             let text = |key: &str| value[key].as_str().map(str::to_owned);
             let state = match (control.as_str(), request.bundle) {
                 ("job", _) => {
                     if std::mem::take(&mut heard.lost) {
-                        say(Said::Back);
+                        say(HostEvent::Back);
                     }
                     continue;
                 }
@@ -274,7 +279,7 @@ impl Fleet {
                 });
             };
             session.leave().await;
-            return Ok(Visit { end, state });
+            return Ok(HostOutcome { end, state });
         }
     }
 
@@ -283,7 +288,7 @@ impl Fleet {
     ///
     /// # Errors
     /// The host cannot be reached, or the agent there says no.
-    pub async fn stop(&self, wire: &Wire, after_task: bool) -> Result<bool, RemoteError> {
+    pub async fn stop(&self, wire: &SshConnection, after_task: bool) -> Result<bool, RemoteError> {
         let how: &[&str] = if after_task { &["--after-task"] } else { &[] };
         let value = answer(&self.ask(wire, "stop", how).await?)?;
         Ok(value["was_at_work"] == true)
@@ -296,7 +301,7 @@ impl Fleet {
     /// The host cannot be reached, or the agent there says no.
     pub async fn status(
         &self,
-        wire: &Wire,
+        wire: &SshConnection,
         state_dir: Option<&str>,
     ) -> Result<Option<Value>, RemoteError> {
         let value = answer(&self.ask(wire, "status", &of_state(state_dir)).await?)?;
@@ -307,7 +312,7 @@ impl Fleet {
     /// is asked, so it is put there first where it is missing: another version may have run before.
     async fn ask(
         &self,
-        wire: &Wire,
+        wire: &SshConnection,
         question: &str,
         more: &[&str],
     ) -> Result<Vec<u8>, RemoteError> {
@@ -325,7 +330,7 @@ impl Fleet {
     }
 }
 
-impl Visit {
+impl HostOutcome {
     fn failed(error: RemoteError) -> Self {
         Self {
             end: HostEnd::Failed(error),

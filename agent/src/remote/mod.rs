@@ -24,8 +24,8 @@ mod ssh;
 mod state_copy;
 
 pub use bundle::{Bundle, unpack};
-pub use drive::{Fleet, HostEnd, Said, Visit, Work};
+pub use drive::{Fleet, HostEnd, HostEvent, HostOutcome, Work};
 pub use error::RemoteError;
-pub use order::{Deed, HostOrder, ORDER_VERSION, Order};
-pub use ssh::{Become, Target, Wire};
+pub use order::{HostOrder, ORDER_VERSION, Order, RemoteCommand};
+pub use ssh::{Become, SshConnection, Target};
 pub use state_copy::{Copied, store};

@@ -11,7 +11,7 @@ pub const ORDER_VERSION: u32 = 1;
 /// What a host is to do with a playbook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Deed {
+pub enum RemoteCommand {
     /// Run it.
     Run,
     /// Note an operator's answer about a task; why is the order's reason.
@@ -41,7 +41,7 @@ pub struct Order {
     /// The playbook, relative to the bundle.
     pub playbook: String,
     /// What is to be done.
-    pub deed: Deed,
+    pub deed: RemoteCommand,
     /// The host, as the inventory describes it.
     pub host: HostOrder,
     /// `-e`.

@@ -4,9 +4,9 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
 use super::bundle::Bundle;
-use super::drive::{Fleet, Said, said_no};
+use super::drive::{Fleet, HostEvent, said_no};
 use super::error::RemoteError;
-use super::ssh::{Wire, last_line};
+use super::ssh::{SshConnection, last_line};
 
 /// Bytes that are sent at a time.
 const CHUNK: usize = 256 << 10;
@@ -15,9 +15,9 @@ impl Fleet {
     /// Sends the agent, looks that it arrived whole, and that it runs.
     pub(super) async fn push_agent(
         &self,
-        wire: &Wire,
+        wire: &SshConnection,
         machine: &str,
-        say: &(dyn Fn(Said) + Send + Sync),
+        say: &(dyn Fn(HostEvent) + Send + Sync),
     ) -> Result<(), RemoteError> {
         // It hashes itself: many a host's sha256sum takes as long as the sending. Damage that has it print
         // this very hash would be a wonder; where it does not run at all, sha256sum says whether the bytes or
@@ -52,9 +52,9 @@ impl Fleet {
 
     pub(super) async fn push_bundle(
         &self,
-        wire: &Wire,
+        wire: &SshConnection,
         bundle: &Bundle,
-        say: &(dyn Fn(Said) + Send + Sync),
+        say: &(dyn Fn(HostEvent) + Send + Sync),
     ) -> Result<(), RemoteError> {
         let script = self.on_host(wire, &["unpack", "--sha256", &bundle.sha256]);
         let bytes = &bundle.tar;
@@ -72,11 +72,11 @@ impl Fleet {
     /// Sends bytes to a script; returns its exit code and what it printed.
     async fn send(
         &self,
-        wire: &Wire,
+        wire: &SshConnection,
         script: &str,
         what: &'static str,
         bytes: &[u8],
-        say: &(dyn Fn(Said) + Send + Sync),
+        say: &(dyn Fn(HostEvent) + Send + Sync),
     ) -> Result<(Option<i32>, String, String), RemoteError> {
         let mut child = wire.start(script).await?;
         let stdin = child.stdin.take();
@@ -88,7 +88,7 @@ impl Fleet {
                 if stdin.write_all(chunk).await.is_err() {
                     return;
                 }
-                say(Said::Pushing(
+                say(HostEvent::Pushing(
                     what,
                     (number * CHUNK + chunk.len()) as u64,
                     total,

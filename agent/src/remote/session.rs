@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::error::RemoteError;
 use super::job::SIGN_OF_LIFE;
-use super::ssh::{Wire, last_line};
+use super::ssh::{SshConnection, last_line};
 
 /// Silence after which a line counts as dead.
 pub(super) const SILENCE: Duration = SIGN_OF_LIFE.saturating_mul(4);
@@ -19,7 +19,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Session<'w> {
-    wire: &'w Wire,
+    wire: &'w SshConnection,
     child: Child,
     /// Its end tells the host that nobody follows any more.
     stdin: Option<ChildStdin>,
@@ -28,7 +28,7 @@ pub(super) struct Session<'w> {
 
 /// What a host says.
 #[derive(Debug)]
-pub(super) enum Word {
+pub(super) enum AgentMessage {
     /// It is still there.
     Life,
     /// An event of the run, and how many bytes it is of those that are followed.
@@ -42,7 +42,7 @@ impl<'w> Session<'w> {
     ///
     /// # Errors
     /// OpenSSH's client cannot be started.
-    pub(super) async fn open(wire: &'w Wire, script: &str) -> Result<Self, RemoteError> {
+    pub(super) async fn open(wire: &'w SshConnection, script: &str) -> Result<Self, RemoteError> {
         let mut child = wire.start(script).await?;
         let stdin = child.stdin.take();
         let Some(stdout) = child.stdout.take() else {
@@ -71,7 +71,7 @@ impl<'w> Session<'w> {
     /// # Errors
     /// The connection ended or was never made, nothing was heard for too long, or it speaks otherwise than
     /// an agent does.
-    pub(super) async fn next(&mut self) -> Result<Word, RemoteError> {
+    pub(super) async fn next(&mut self) -> Result<AgentMessage, RemoteError> {
         let mut line = Vec::new();
         let read = timeout(SILENCE, self.stdout.read_until(b'\n', &mut line)).await;
         match read {
@@ -82,7 +82,7 @@ impl<'w> Session<'w> {
             Ok(Ok(_)) => {}
         }
         if line == b"\n" {
-            return Ok(Word::Life);
+            return Ok(AgentMessage::Life);
         }
         let Ok(value) = serde_json::from_slice::<Value>(&line) else {
             return Err(RemoteError::Answer {
@@ -90,8 +90,8 @@ impl<'w> Session<'w> {
             });
         };
         Ok(match value["on_host"].as_str() {
-            Some(control) => Word::Control(control.to_owned(), value),
-            None => Word::Event(value, line.len() as u64),
+            Some(control) => AgentMessage::Control(control.to_owned(), value),
+            None => AgentMessage::Event(value, line.len() as u64),
         })
     }
 

@@ -141,13 +141,13 @@ impl Target {
 
 /// Commands on one host. Those that begin while another one runs share its connection.
 #[derive(Debug)]
-pub struct Wire {
+pub struct SshConnection {
     target: Target,
     control: PathBuf,
     r#become: Become,
 }
 
-impl Wire {
+impl SshConnection {
     /// A wire to a host. `sockets` is a private folder with a short path: a unix socket's path holds at
     /// most 104 bytes.
     #[must_use]
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn what_ssh_says_is_told_apart() {
-        let wire = Wire::new(Target::default(), Path::new("/tmp"), Become::Sudo);
+        let wire = SshConnection::new(Target::default(), Path::new("/tmp"), Become::Sudo);
         let code = |code, text: &str| {
             let error = wire.judge(Some(code), text.as_bytes()).err();
             error.map(|error| error.code().to_owned())

@@ -11,7 +11,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::style::{Ink, View};
 use super::terminal::{Options, task_line, with_item};
 use super::units;
-use crate::event::{Event, Stats, Status, Unit};
+use crate::event::{Event, Stats, Status};
+use crate::host::progress::Unit;
 
 /// Shows several hosts.
 pub struct Fleet {

@@ -1,7 +1,7 @@
 //! Renders events and journals for people and programs. Decides nothing.
 
+pub mod attempts;
 pub mod diagnostic;
-pub mod facts;
 pub mod fleet;
 pub mod history;
 pub mod html;

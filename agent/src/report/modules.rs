@@ -6,9 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::style::{Ink, View};
-use crate::modules::reference::notes;
-use crate::modules::{Kind, ModuleSpec};
 use crate::playbook::arguments::schema_of;
+use crate::task::module::{Kind, ModuleSpec};
 
 /// A kind as a word.
 #[must_use]
@@ -72,10 +71,8 @@ pub fn page(module: &ModuleSpec, view: View) -> String {
     if !module.aliases.is_empty() {
         let _ = writeln!(out, "also called: {}", module.aliases.join(", "));
     }
-    if let Some(notes) = notes(module.name) {
-        let _ = writeln!(out, "after an interruption: {}", notes.recovery);
-        let _ = writeln!(out, "check mode: {}", notes.check_mode);
-    }
+    let _ = writeln!(out, "after an interruption: {}", module.after_interruption);
+    let _ = writeln!(out, "check mode: {}", module.check_mode);
     if let Some(argument) = module.free_form {
         let _ = writeln!(out, "a bare text is its `{argument}`");
     }
@@ -144,12 +141,11 @@ pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
 /// A module for programs.
 #[must_use]
 pub fn json(module: &ModuleSpec) -> Value {
-    let notes = notes(module.name);
     json!({
         "v": 1, "module": module.name, "aliases": module.aliases, "kind": module.kind,
         "summary": module.summary, "free_form": module.free_form,
-        "after_an_interruption": notes.map(|notes| notes.recovery),
-        "check_mode": notes.map(|notes| notes.check_mode),
+        "after_an_interruption": module.after_interruption,
+        "check_mode": module.check_mode,
         "arguments": arguments(module), "example": module.example,
     })
 }

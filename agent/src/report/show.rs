@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::facts::{self, Attempt, End, Task};
+use super::attempts::{self, Attempt, End, Task};
 use super::style::{Ink, View};
 use super::{history, units};
 use crate::engine::inspect::Part;
-use crate::modules::Kind;
 use crate::state::fingerprint::sha256_of_file;
 use crate::state::{Decision, How, Output, TaskHistory, TaskStatus};
+use crate::task::module::Kind;
 
 /// Of a value that is larger than this only the beginning is shown; `--output json` shows all.
 const LONG: usize = 40;
@@ -112,7 +112,7 @@ fn attempt_lines(out: &mut String, show: &Show<'_>, attempt: &Attempt<'_>, last:
                 TaskStatus::Ignored | TaskStatus::Rescued => Ink::Calm,
             };
             let took = units::duration(Duration::from_millis(end.duration_ms));
-            (facts::word(end.status), ink, format!("took {took}"))
+            (attempts::word(end.status), ink, format!("took {took}"))
         }
     };
     let _ = writeln!(

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::facts;
+use super::attempts;
 use super::style::{Ink, View};
 use super::units;
 use crate::engine::{Plan, PlanAction, SiteView};
@@ -43,7 +43,7 @@ fn row(task: &TaskHistory) -> Row<'_> {
                 TaskStatus::Failed => Ink::Bad,
             };
             Row {
-                word: facts::word(finished.status),
+                word: attempts::word(finished.status),
                 ink,
                 time: Some(finished.time),
                 run: Some(&finished.run),

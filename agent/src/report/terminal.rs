@@ -9,7 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use super::fleet::figures;
 use super::style::{Ink, Style, View};
 use super::units;
-use crate::event::{Event, Stats, Status, Unit};
+use crate::event::{Event, Stats, Status};
+use crate::host::progress::Unit;
 
 /// Without a terminal, a long step says how far it is this often.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);

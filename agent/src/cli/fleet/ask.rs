@@ -8,24 +8,24 @@ use serde_json::{Value, json};
 
 use super::super::args::{Global, HostsArgs, Output};
 use super::super::extra_vars::ExtraVars;
-use super::super::rollback::whole;
+use super::super::rollback::whole_playbook;
 use super::super::vault::vault;
 use super::super::{Done, run};
 use super::choose::{Chosen, choose};
 use super::wires::Wires;
 use super::{fleet, worst};
 use crate::event::EVENT_VERSION;
-use crate::remote::{Fleet, RemoteError, Wire};
+use crate::remote::{Fleet, RemoteError, SshConnection};
 
 /// Asks them one after the other, and prints a line for each.
 pub(super) fn every(
     global: &Global,
     playbook: &Path,
     hosts: &HostsArgs,
-    ask: impl AsyncFn(&Fleet, &Wire, &Chosen) -> Result<(Value, String), RemoteError>,
+    ask: impl AsyncFn(&Fleet, &SshConnection, &Chosen) -> Result<(Value, String), RemoteError>,
 ) -> Done {
     let chosen = choose(
-        &whole(playbook, &[]),
+        &whole_playbook(playbook, &[]),
         hosts,
         &ExtraVars::default(),
         &vault(global)?,

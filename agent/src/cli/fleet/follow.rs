@@ -19,14 +19,15 @@ use super::choose::{Choice, Chosen};
 use super::wires::Wires;
 use super::worst;
 use crate::event::{EVENT_VERSION, Event, Stats};
-use crate::modules::worker::{self, Panicked};
-use crate::modules::{Kind, registry};
-use crate::remote::{Fleet, HostEnd, RemoteError, Said, Wire, Work, store};
+use crate::host::worker::{self, Panicked};
+use crate::modules::registry;
+use crate::remote::{Fleet, HostEnd, HostEvent, RemoteError, SshConnection, Work, store};
 use crate::report::fleet::{self as view, figures};
 use crate::report::style::Ink;
 use crate::source;
 use crate::state::journal::read_for;
 use crate::state::{Attempt, History, StateDir, TaskHistory};
+use crate::task::module::Kind;
 
 /// Pause until a run that is to end is told so again.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
@@ -170,7 +171,7 @@ impl End {
 /// Follows one host.
 struct Follower {
     host: String,
-    wire: Wire,
+    wire: SshConnection,
     state_dir: Option<String>,
     root: PathBuf,
     fleet: Arc<Fleet>,
@@ -222,7 +223,7 @@ impl Follower {
 
     async fn to_the_end(&self, work: Option<Work>) -> End {
         self.screen.at(&self.host, "connecting");
-        let say = |said: Said| self.say(said);
+        let say = |said: HostEvent| self.say(said);
         let visit = match &work {
             Some(work) => self.fleet.run(&self.wire, work, &say).await,
             None => {
@@ -283,23 +284,23 @@ impl Follower {
         }
     }
 
-    fn say(&self, said: Said) {
+    fn say(&self, said: HostEvent) {
         match said {
-            Said::Pushing(what, done, total) => {
+            HostEvent::Pushing(what, done, total) => {
                 self.screen.at(
                     &self.host,
                     &format!("sending {what}: {} of {} KiB", done >> 10, total >> 10),
                 );
             }
-            Said::Lost(why, pause) => self.tell(
+            HostEvent::Lost(why, pause) => self.tell(
                 Ink::Change,
                 &format!(
                     "{why}; the run there goes on; next attempt in {} s",
                     pause.as_secs()
                 ),
             ),
-            Said::Back => self.tell(Ink::Good, "connected again"),
-            Said::Event(value) => self.heard(value),
+            HostEvent::Back => self.tell(Ink::Good, "connected again"),
+            HostEvent::Event(value) => self.heard(value),
         }
     }
 

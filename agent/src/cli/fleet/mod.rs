@@ -17,19 +17,19 @@ use super::args::{
 };
 use super::exit::{self, Failure};
 use super::extra_vars::ExtraVars;
-use super::rollback::whole;
+use super::rollback::whole_playbook;
 use super::vault::vault;
 use super::{Done, extra_vars, locate};
 use crate::engine::{playbook_name, run_id};
-use crate::remote::{Bundle, Deed, Fleet, ORDER_VERSION, Order, RemoteError, Work};
+use crate::remote::{Bundle, Fleet, ORDER_VERSION, Order, RemoteCommand, RemoteError, Work};
 use crate::state::fingerprint::sha256_hex;
 use ask::in_short;
 use batches::Batches;
 use choose::{Choice, Chosen, choose};
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
-    let told = Told {
-        deed: Deed::Run,
+    let told = RunRequest {
+        deed: RemoteCommand::Run,
         check: args.check,
         diff: args.diff,
         no_checkpoint: args.no_checkpoint,
@@ -41,9 +41,9 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Done {
 }
 
 pub(super) fn resolve(global: &Global, args: &ResolveArgs) -> Done {
-    let told = Told {
+    let told = RunRequest {
         reason: Some(&args.reason),
-        ..Told::of(Deed::Resolve {
+        ..RunRequest::of(RemoteCommand::Resolve {
             task: args.task.clone(),
             done: args.done,
         })
@@ -52,31 +52,31 @@ pub(super) fn resolve(global: &Global, args: &ResolveArgs) -> Done {
 }
 
 pub(super) fn rollback(global: &Global, args: &RollbackArgs) -> Done {
-    let told = Told {
+    let told = RunRequest {
         check: args.check,
         yes: args.yes,
         reason: args.reason.as_deref(),
-        ..Told::of(Deed::Rollback {
+        ..RunRequest::of(RemoteCommand::Rollback {
             accept: args.accept.clone(),
         })
     };
-    let playbook = whole(&args.playbook, &args.extra_vars);
+    let playbook = whole_playbook(&args.playbook, &args.extra_vars);
     order(global, &playbook, &args.hosts, &told)
 }
 
 pub(super) fn purge(global: &Global, args: &PurgeArgs) -> Done {
-    let told = Told {
+    let told = RunRequest {
         check: args.check,
         yes: args.yes,
-        ..Told::of(Deed::Purge)
+        ..RunRequest::of(RemoteCommand::Purge)
     };
-    let playbook = whole(&args.playbook, &args.extra_vars);
+    let playbook = whole_playbook(&args.playbook, &args.extra_vars);
     order(global, &playbook, &args.hosts, &told)
 }
 
 /// What all hosts are told alike.
-struct Told<'a> {
-    deed: Deed,
+struct RunRequest<'a> {
+    deed: RemoteCommand,
     check: bool,
     diff: bool,
     no_checkpoint: bool,
@@ -85,8 +85,8 @@ struct Told<'a> {
     reason: Option<&'a str>,
 }
 
-impl Told<'_> {
-    fn of(deed: Deed) -> Self {
+impl RunRequest<'_> {
+    fn of(deed: RemoteCommand) -> Self {
         Self {
             deed,
             check: false,
@@ -100,7 +100,12 @@ impl Told<'_> {
 }
 
 /// Has every host do it, and follows it there.
-fn order(global: &Global, playbook: &PlaybookArgs, hosts: &HostsArgs, told: &Told<'_>) -> Done {
+fn order(
+    global: &Global,
+    playbook: &PlaybookArgs,
+    hosts: &HostsArgs,
+    told: &RunRequest<'_>,
+) -> Done {
     let vault = vault(global)?;
     let extra = extra_vars::read(&playbook.extra_vars, &vault)?;
     let choice = choose(playbook, hosts, &extra, &vault)?;
@@ -145,7 +150,7 @@ pub(super) fn attach(global: &Global, args: &FleetArgs) -> Done {
         // Whatever the plays say: the runs have begun.
         batches: Batches::default(),
         ..choose(
-            &whole(playbook, &[]),
+            &whole_playbook(playbook, &[]),
             hosts,
             &ExtraVars::default(),
             &vault(global)?,

@@ -3,7 +3,7 @@
 use super::super::args::HostsArgs;
 use super::super::exit::Failure;
 use super::choose::Chosen;
-use crate::remote::{Become, Wire};
+use crate::remote::{Become, SshConnection};
 
 /// What all wires share; it goes with this value.
 pub(super) struct Wires {
@@ -35,13 +35,13 @@ impl Wires {
     }
 
     /// The way to one of them.
-    pub(super) fn to(&self, chosen: &Chosen) -> Wire {
+    pub(super) fn to(&self, chosen: &Chosen) -> SshConnection {
         let how = if chosen.target.r#become {
             self.r#become.clone()
         } else {
             Become::No
         };
-        Wire::new(chosen.target.clone(), self.sockets.path(), how)
+        SshConnection::new(chosen.target.clone(), self.sockets.path(), how)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Names, text};
-use crate::report::facts::{Task, word};
+use crate::report::attempts::{Task, word};
 use crate::report::units;
 
 #[derive(Serialize)]

@@ -16,7 +16,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::facts::{self, Task};
+use super::attempts::{self, Task};
 use super::units;
 use crate::engine::{Plan, PlanAction};
 use crate::state::{Body, Contents, History, Outcome, StateDir, TaskStatus};
@@ -144,8 +144,8 @@ pub fn render(source: &Source<'_>) -> Result<String, RenderError> {
 }
 
 fn collect(source: &Source<'_>) -> Report {
-    let all = facts::tasks(&source.contents.records);
-    let runs = facts::run_numbers(&source.contents.records);
+    let all = attempts::tasks(&source.contents.records);
+    let runs = attempts::run_numbers(&source.contents.records);
     let names = Names::of(source.plan);
     let (progress, pending) = match source.plan {
         Ok(plan) => (Some(progress(plan)), pending(plan, &names)),

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{split, text};
-use crate::report::facts::{Attempt, End, Task};
+use crate::report::attempts::{Attempt, End, Task};
 use crate::report::units;
 use crate::state::{Body, Record};
 

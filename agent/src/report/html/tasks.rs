@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Names, class, split};
-use crate::report::facts::{Attempt, Task, word};
+use crate::report::attempts::{Attempt, Task, word};
 use crate::report::units;
 use crate::state::journal::LOG_HEADER;
 use crate::state::{History, How, StateDir, TaskHistory};

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Names, Source, class};
-use crate::event::millis;
-use crate::report::facts::{self, Attempt, Task};
+use crate::host::time::millis;
+use crate::report::attempts::{self, Attempt, Task};
 use crate::report::units;
 
 /// Per cent between two runs.
@@ -238,7 +238,12 @@ fn bar(name: &str, attempt: &Attempt<'_>, parts: &[Part<'_>]) -> Option<(Bar, Du
     let (to, class, word, well) = match end {
         Some(end) => {
             let well = end.status != crate::state::TaskStatus::Failed;
-            (end.time, class(end.status), facts::word(end.status), well)
+            (
+                end.time,
+                class(end.status),
+                attempts::word(end.status),
+                well,
+            )
         }
         None => (part.to, "bad", "cut off", false),
     };

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::database::Database;
 use super::{Names, Source};
-use crate::report::facts::Task;
+use crate::report::attempts::Task;
 use crate::report::style::Ink;
 use crate::report::units;
 use crate::state::{Outcome, TaskStatus};

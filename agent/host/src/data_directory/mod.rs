@@ -1,0 +1,4 @@
+//! What servers' data directories say of themselves.
+
+pub mod mdb;
+pub mod postgresql;
