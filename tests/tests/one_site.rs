@@ -458,6 +458,36 @@ fn a_journal_without_a_site_marks_it_at_its_next_run() -> Outcome {
 }
 
 #[test]
+fn a_run_that_asks_leaves_every_folder_as_it_was() -> Outcome {
+    for older in [false, true] {
+        let scene = Scene::new()?;
+        let a = scene.install("a")?;
+        let text = fs::read_to_string(a.path())?;
+        if older {
+            let kept = |line: &&str| !line.trim_start().starts_with("site:");
+            let lines: Vec<&str> = text.lines().filter(kept).collect();
+            fs::write(a.path(), lines.join("\n"))?;
+        }
+        a.run()?.must_have(0)?;
+        fs::write(a.path(), &text)?;
+        let other = scene.home.path().join("other");
+        fs::create_dir(&other)?;
+        let changes = || -> std::io::Result<Vec<(i64, i64)>> {
+            [&other, &scene.site()]
+                .iter()
+                .map(|dir| fs::metadata(dir).map(|meta| (meta.ctime(), meta.ctime_nsec())))
+                .collect()
+        };
+        let before = changes()?;
+        let elsewhere = format!("site_dir={}", other.display());
+        let asked = a.agent(&["run"], &["-e", &elsewhere])?;
+        asked.must_have(6)?;
+        assert_eq!(changes()?, before, "older: {older}\n{}", asked.stdout);
+    }
+    Ok(())
+}
+
+#[test]
 fn what_stands_in_the_place_of_the_marker_is_refused_and_left_alone() -> Outcome {
     let scene = Scene::new()?;
     let a = scene.install("a")?;

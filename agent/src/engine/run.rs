@@ -218,6 +218,8 @@ impl Engine {
         }
         let decisions: Vec<_> = plan.decisions();
         let ended = if decisions.is_empty() {
+            // Who only asks leaves every folder as it was.
+            session.mark_again(&contents);
             let ended = match session.adopt_left_overs(&contents).await {
                 Ok(()) => session.plays().await,
                 Err(stop) => Err(stop),
@@ -312,9 +314,8 @@ impl Engine {
         session.directories = Directories::of(&contents.records);
         session.directories.going_back = command == Some("rollback");
         session.sites = sites;
-        match command {
-            None => session.mark_again(&contents),
-            Some(_) => session.mark_held_sites()?,
+        if command.is_some() {
+            session.mark_held_sites()?;
         }
         Ok(Begun {
             session,

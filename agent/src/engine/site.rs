@@ -209,11 +209,15 @@ impl Session<'_> {
     }
 
     /// A journal with effects and without a site is of an older agent, or was killed before it could tell,
-    /// or somebody took the marker away.
+    /// or somebody took the marker away. What plays name beside a site that the journal holds is marked by the
+    /// first effect there.
     pub(super) fn mark_again(&mut self, contents: &Contents) {
         for (_, site) in self.sites.plays.clone() {
-            let standing = site::look(&site, &Claimant::of(contents, &self.engine.own_state()));
             let held = self.holds(&site);
+            if !held && !self.history.sites.is_empty() {
+                continue;
+            }
+            let standing = site::look(&site, &Claimant::of(contents, &self.engine.own_state()));
             match standing {
                 Ok(Standing::Free) => {}
                 Ok(Standing::Own(_)) if !held => {}
