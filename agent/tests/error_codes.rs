@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-const BEGIN: &str = "<!-- codes: written by `KAAPANA_UPDATE_README=1 cargo test -p kaapana-agent --test error_codes` -->\n";
+const BEGIN: &str = "<!-- codes: written by `KAAPANA_UPDATE_README=1 cargo test --workspace --test error_codes` -->\n";
 const END: &str = "<!-- end of codes -->\n";
 /// Environment variable that makes the test write the catalogue in place of comparing it.
 const UPDATE: &str = "KAAPANA_UPDATE_README";
