@@ -197,7 +197,7 @@ mod tests {
             ),
         ];
         for text in told {
-            assert!(text.contains("modules/worker.rs:"), "{text}");
+            assert!(text.contains("host/src/worker.rs:"), "{text}");
             assert!(text.ends_with("in its one: no luck"), "{text}");
         }
     }
