@@ -80,7 +80,7 @@ pub struct ExecEnd {
     pub stdin_taken: bool,
 }
 
-/// Keeps the last [`CAPTURE_LIMIT`] bytes.
+/// Keeps the last 256 KiB.
 #[derive(Default)]
 pub struct Tail(Vec<u8>);
 

@@ -1,4 +1,4 @@
-//! How file modules fail, beyond a refusal of the operating system ([`PathError`]).
+//! How file modules fail, beyond a refusal of the operating system (`PathError`).
 
 use std::path::PathBuf;
 

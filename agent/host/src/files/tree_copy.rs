@@ -47,8 +47,8 @@ pub struct Copied {
 /// to remove, or for a later attempt to complete.
 ///
 /// # Errors
-/// [`ModuleError::Cancelled`]; [`FilesError::ChangedMeanwhile`] when the source changed;
-/// [`FilesError::CopyDiffers`]; or what the system said.
+/// [`ModuleError::Cancelled`]; `FilesError::ChangedMeanwhile` when the source changed;
+/// `FilesError::CopyDiffers`; or what the system said.
 pub fn copy_tree(from: &Path, to: &Path, ctx: &HostContext) -> FilesResult<Copied> {
     let size = tree_size(from, ctx)?;
     let spool = tempfile::tempfile_in(parent_of(to))
