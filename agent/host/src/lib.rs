@@ -1,5 +1,7 @@
 //! The ground floor: what any task needs from the machine. It knows neither tasks nor the journal.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod context;
 pub mod data_directory;
 pub mod docker;

@@ -52,6 +52,7 @@ pub fn start<T: Send + 'static>(
     worker: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Task<T> {
+    #[expect(clippy::disallowed_methods, reason = "this is where it is caught")]
     tokio::task::spawn_blocking(move || caught(worker, work))
 }
 

@@ -1,5 +1,7 @@
 //! What tasks can do: one file a module or close family, and the list of them all.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 use kaapana_host as host;
 use kaapana_host::{python_json, python_regex, redact};
 use kaapana_postgres as postgres;

@@ -1,5 +1,7 @@
 //! Modules for PostgreSQL servers.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 use kaapana_host as host;
 use kaapana_host::redact;
 use kaapana_task as task;

@@ -204,6 +204,7 @@ fn start(base: &Base, name: &str, id: &str, from: u64) -> Result<(), RemoteError
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "nobody waits for its end")]
 fn follow(job: &Job, from: u64) -> Result<(), RemoteError> {
     std::thread::spawn(|| {
         until_hung_up();

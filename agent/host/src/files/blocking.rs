@@ -33,6 +33,7 @@ pub async fn detached<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ModuleError> {
     let (send, receive) = tokio::sync::oneshot::channel();
+    #[expect(clippy::disallowed_methods, reason = "the work is caught")]
     std::thread::spawn(move || {
         // Nobody may be listening any more.
         let _ = send.send(worker::caught(name, work));
