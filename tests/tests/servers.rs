@@ -203,6 +203,9 @@ fn a_stopped_agent_and_a_frozen_container_lose_nothing() -> Tried {
     stage.finish()
 }
 
+/// Whoever starts the tests may ignore the signal, as nohup does, and the agent would inherit that.
+const HEARS_HANGUPS: [&str; 2] = ["env", "--default-signal=HUP"];
+
 #[test]
 fn a_terminal_that_goes_away_stops_the_run_cleanly() -> Tried {
     let stage = Stage::with(LONG)?;
@@ -213,7 +216,9 @@ fn a_terminal_that_goes_away_stops_the_run_cleanly() -> Tried {
         .map(|word| format!("'{}'", word.to_string_lossy()))
         .collect();
     let mut terminal = Command::new("script");
-    terminal.args(["-qec", &format!("exec {}", words.join(" ")), "/dev/null"]);
+    let words = words.join(" ");
+    let line = format!("exec {} {words}", HEARS_HANGUPS.join(" "));
+    terminal.args(["-qec", &line, "/dev/null"]);
     let mut run = Running::start(terminal.stdin(std::process::Stdio::null()))?;
     stage.in_task(&mut run, "wait")?;
     run.kill()?;
@@ -237,7 +242,7 @@ fn a_terminal_that_goes_away_stops_the_run_cleanly() -> Tried {
 #[test]
 fn a_hangup_is_heard_unless_it_was_ignored_from_the_start() -> Tried {
     let stage = Stage::with("- id: wait\n  wait_for: {path: HOME/go, sleep: 1}\n")?;
-    let mut run = stage.scene.start()?;
+    let mut run = Running::start(&mut stage.scene.command(&HEARS_HANGUPS, &["run"], &[])?)?;
     stage.in_task(&mut run, "wait")?;
     run.signal("HUP")?;
     assert_eq!(run.end()?.code, Some(130));

@@ -254,3 +254,33 @@ async fn killed_while_it_is_made_anew(ctx: &TaskContext, name: &str) {
     assert!(inside.contains(name), "{inside}");
     assert_eq!(module.check(ctx).await.expect("checked"), Plan::InSync);
 }
+
+/// A cancelled command is gone from its container when `apply` returns.
+#[tokio::test]
+async fn a_command_that_is_cancelled_is_gone_from_its_container() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut ctx = TaskContext::for_tests(dir.path());
+    let name = format!("kaapana-agent-test-cancel-{}", std::process::id());
+    let container = json!({
+        "name": name, "image": image(), "entrypoint": ["sleep"], "command": "1000", "init": true,
+    });
+    run(&ctx, "docker_container", &container)
+        .await
+        .expect("started");
+    let token = ctx.cancel.clone();
+    let cancel = async move {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        token.cancel();
+    };
+    let exec = json!({"container": name, "argv": ["sleep", "77"]});
+    let (ended, ()) = tokio::join!(run(&ctx, "docker_container_exec", &exec), cancel);
+    let left = docker(&["exec", &name, "sh", "-c", "cat /proc/[0-9]*/cmdline"]);
+    ctx.cancel = tokio_util::sync::CancellationToken::new();
+    let away = json!({"name": name, "state": "absent"});
+    run(&ctx, "docker_container", &away).await.expect("removed");
+    assert!(
+        matches!(ended, Err(ModuleError::Cancelled)),
+        "it was not cancelled"
+    );
+    assert!(!left.contains("sleep\u{0}77"), "{left}");
+}

@@ -211,10 +211,7 @@ async fn a_killed_agent_is_recovered_from_at_every_stage() {
         let module = module(arguments.clone());
         let intent = module.prepare(&rig.ctx).await.expect("prepared");
         let mut child = Command::new(std::env::current_exe().expect("exe"))
-            .args([
-                "--exact",
-                "modules::postgres::initdb_live_tests::killed_child",
-            ])
+            .args(["--exact", "initdb::live_tests::killed_child"])
             .env(
                 CHILD,
                 json!({"module": arguments, "attempt": first}).to_string(),
@@ -261,10 +258,7 @@ async fn what_a_failed_attempt_left_goes_with_the_next() {
     let place = ClusterLocation::new(&rig.path());
     // A cleaning up that failed: claim, tree and container stay, and no attempt is open.
     let mut child = Command::new(std::env::current_exe().expect("exe"))
-        .args([
-            "--exact",
-            "modules::postgres::initdb_live_tests::killed_child",
-        ])
+        .args(["--exact", "initdb::live_tests::killed_child"])
         .env(
             CHILD,
             json!({"module": arguments, "attempt": "run-f/1"}).to_string(),

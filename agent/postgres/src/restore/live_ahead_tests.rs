@@ -150,7 +150,8 @@ async fn a_dump_that_fails_or_is_interrupted_leaves_nothing_of_its_restore() {
     let rig = Rig::new();
     let old = rig.server("old", &rig.old, true).await;
     let new = rig.server("new", &rig.new, true).await;
-    fill(&old, 60_000).await;
+    // The dump must not be at its end before anybody can look.
+    fill(&old, 240_000).await;
     let dest = rig.dir.path().join("dump.sql");
     let arguments = json!({"service": "old", "dest": dest, "restore_ahead": {"service": "new"}});
     for interrupted in [false, true] {

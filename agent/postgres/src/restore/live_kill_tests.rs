@@ -70,7 +70,7 @@ async fn kill_in(
     let mut child = Command::new(std::env::current_exe().expect("exe"))
         .args([
             "--exact",
-            "modules::postgres::live_kill_tests::a_killed_attempt_is_found_done_or_undone",
+            "restore::live_kill_tests::a_killed_attempt_is_found_done_or_undone",
             "--nocapture",
         ])
         .env(VICTIM, task.to_string())
