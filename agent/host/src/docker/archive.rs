@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::error::DockerError;
 use crate::error::PathError;
 use crate::files::digest::copy_hashed;
+use crate::files::durable::fsync_dir;
 
 /// One file that was found in the archive: relative path, size, SHA-256.
 pub type Found = (PathBuf, u64, String);
@@ -130,8 +131,7 @@ fn write_file(from: &mut impl Read, place: &Path) -> Result<(u64, String), Docke
         .map_err(PathError::on("sync", place))?;
     file.persist(place)
         .map_err(|error| PathError::on("rename into place", place)(error.error))?;
-    let dir = std::fs::File::open(folder).map_err(PathError::on("open", folder))?;
-    dir.sync_all().map_err(PathError::on("sync", folder))?;
+    fsync_dir(folder)?;
     Ok(written)
 }
 

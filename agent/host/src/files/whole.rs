@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-
 use std::path::Path;
 
 use rustix::io::Errno;

@@ -91,7 +91,11 @@ fn has_tag(name: &str) -> bool {
     last.contains([':', '@']) || name.starts_with("sha256:")
 }
 
-async fn find(docker: &Docker, image: &str) -> Result<Option<ImageInspect>, DockerError> {
+/// What Docker knows of an image, where it is here.
+pub(super) async fn find(
+    docker: &Docker,
+    image: &str,
+) -> Result<Option<ImageInspect>, DockerError> {
     let answer = docker.inspect_image(image).await;
     DockerError::or_absent(answer, format!("inspect image {image}"))
 }

@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::container_info::hide_values_of_environment;
+use super::image::find;
 use crate::host::docker::error::DockerError;
 use crate::host::docker::served::version_of;
 use crate::host::error::ModuleError;
@@ -17,22 +18,7 @@ use crate::task::module::{Kind, Module, Outcome, Plan, Recovery, TypedModule};
 #[serde(deny_unknown_fields)]
 pub struct DockerImageInfo {
     /// Names with tag, names with digest, or ids: one, or a list.
-    #[serde(deserialize_with = "names")]
-    #[schemars(with = "Vec<String>")]
     pub name: Vec<String>,
-}
-
-fn names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Names {
-        One(String),
-        Many(Vec<String>),
-    }
-    Names::deserialize(from).map(|names| match names {
-        Names::One(name) => vec![name],
-        Names::Many(names) => names,
-    })
 }
 
 #[async_trait]
@@ -46,9 +32,7 @@ impl Module for DockerImageInfo {
         let (mut images, mut said) = (Vec::new(), Vec::new());
         let mut versions = Map::new();
         for name in &self.name {
-            let action = format!("inspect image {name}");
-            let found = DockerError::or_absent(docker.inspect_image(name).await, action.clone())?;
-            let Some(found) = found else {
+            let Some(found) = find(&docker, name).await? else {
                 versions.insert(name.clone(), Value::Null);
                 said.push(format!("{name} is not here"));
                 continue;
@@ -65,7 +49,7 @@ impl Module for DockerImageInfo {
             ));
             versions.insert(name.clone(), version.into());
             let mut shown = serde_json::to_value(&found).map_err(|error| DockerError::Api {
-                action,
+                action: format!("inspect image {name}"),
                 message: error.to_string(),
                 status: None,
             })?;
@@ -92,7 +76,7 @@ impl TypedModule for DockerImageInfo {
     const SUMMARY: &'static str =
         "Tells what Docker knows of images, and which PostgreSQL each of them holds.";
     const EXAMPLE: &'static str = r#"- name: Which PostgreSQL is in the image
-  docker_image_info: {name: docker.io/dcm4che/postgres-dcm4chee:9.6.24-26}
+  docker_image_info: {name: ["docker.io/dcm4che/postgres-dcm4chee:9.6.24-26"]}
   register: found   # found.images, found.postgresql_versions (null: not here, or no PostgreSQL)
 "#;
 }
